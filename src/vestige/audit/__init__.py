@@ -1,0 +1,1 @@
+"""Audit: what a model kept of its training data."""

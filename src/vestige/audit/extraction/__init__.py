@@ -1,0 +1,1 @@
+"""Recovering training images from a generator."""

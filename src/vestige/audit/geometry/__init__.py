@@ -1,0 +1,1 @@
+"""The local shape of what the model learned around an image."""

@@ -1,0 +1,1 @@
+"""Telling training images from others by how the model treats them."""

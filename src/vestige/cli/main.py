@@ -1,0 +1,308 @@
+"""Commands and their options; every one ends in a table, a page or one clear line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vestige import __version__
+from vestige.errors import VestigeError
+
+app = typer.Typer(
+    name="vestige",
+    help="What did this model keep of its training data? Find out, take it out, prove it, put it back.",
+    epilog="Start with: vestige demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+increments = typer.Typer(help="Show, apply, remove and compose increments.", no_args_is_help=True)
+app.add_typer(increments, name="increments")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the report and everything it rests on.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in --out.")]
+ShowImages = Annotated[
+    bool, typer.Option("--show-images", help="Put recovered training images on the page (hashes and distances if not).")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
+SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out and name them.")]
+NullCondition = Annotated[
+    int | None, typer.Option(help="Class label that means 'no condition', if training dropped labels.")
+]
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"vestige {__version__}")
+        raise typer.Exit
+
+
+def _model_checked() -> None:
+    from vestige.dependencies import require_working_dependencies
+
+    require_working_dependencies()
+
+
+@app.command(epilog="Example: vestige demo --out vestige-demo")
+def demo(
+    out: Out = Path("vestige-demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the work, to see that everything runs.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Watch a real diffusion model give up training images, forget them, and get them back."""
+    _model_checked()
+    from vestige.cli.display import bars, finish
+    from vestige.jobs.demo import FULL, QUICK
+    from vestige.jobs.demo import demo as run
+
+    with bars() as progress:
+        done = run(out, plan=QUICK if quick else FULL, overwrite=overwrite, progress=progress)
+    finish(done)
+
+
+@app.command(
+    epilog="Examples: vestige audit my-ddpm/ --data train/ --non-members held-out/ --out run"
+    "  |  vestige audit generated.npz --data train/ --out run"
+)
+def audit(
+    model: Annotated[str, typer.Argument(help="diffusers folder, zoo name, or folder/.npz of generated images.")],
+    out: Out,
+    data: Annotated[str | None, typer.Option(help="Training images: folder, .npz, datasets folder.")] = None,
+    non_members: Annotated[str | None, typer.Option(help="Images from the same source, never trained on.")] = None,
+    generations: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps an image.")] = 20,
+    delta: Annotated[float, typer.Option(help="Radius of (l, delta)-memorization, rms, pixels in [0, 1].")] = 0.05,
+    rows: Annotated[int, typer.Option(min=2, help="Members (and non-members) whose denoising loss is compared.")] = 2000,
+    draws: Annotated[int, typer.Option(min=1, help="Noise draws a time for the denoising loss.")] = 4,
+    policy: Annotated[Path | None, typer.Option(help="TOML file with limits; see the README.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a network evaluation. Results do not depend on it.")] = 128,
+    null_condition: NullCondition = None,
+    seed: Seed = 0,
+    skip_corrupt: SkipCorrupt = False,
+    show_images: ShowImages = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find out what a model kept of its training data. Exit code: 0 pass, 1 finding, 3 inconclusive."""
+    from vestige.jobs.policy import load_policy
+
+    rules = load_policy(policy)
+    _model_checked()
+    from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
+    from vestige.audit.membership.denoising_loss import DenoisingLoss
+    from vestige.cli.display import bars, finish
+    from vestige.jobs.audit import audit as run
+    from vestige.models.sampler import DDIM
+
+    attacks = [GenerateAndFilter(generations=generations, delta=delta), DenoisingLoss(draws=draws, rows=rows)]
+    with bars() as progress:
+        done = run(
+            model,
+            data,
+            non_members=non_members,
+            out=out,
+            attacks=attacks,
+            policy=rules,
+            sampler=DDIM(steps=steps),
+            seed=seed,
+            batch_size=batch_size,
+            null_condition=null_condition,
+            skip_corrupt=skip_corrupt,
+            show_images=show_images,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    finish(done, f"vestige erase {model} --forget {out} --out increment")
+
+
+@app.command(epilog="Example: vestige erase my-ddpm/ --forget run --retain train/ --out increment")
+def erase(
+    model: Annotated[str, typer.Argument(help="diffusers folder or zoo name.")],
+    forget: Annotated[str, typer.Option(help="Audit run, rows:ID,ID, class:LABEL, images, or a text file of ids.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the increment.")],
+    retain: Annotated[str | None, typer.Option(help="Training data; the forgotten rows are taken out of it.")] = None,
+    method: Annotated[str, typer.Option(help="Eraser, as `vestige ls` names it.")] = "erasediff",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method, e.g. --set steps=300 --set target=noise.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the increment; its folder's if not given.")] = None,
+    null_condition: NullCondition = None,
+    seed: Seed = 0,
+    skip_corrupt: SkipCorrupt = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a model forget training images, as an increment that can be taken off again."""
+    _model_checked()
+    import vestige.erase
+    from vestige.cli.display import bars, show_table
+    from vestige.cli.settings import with_settings
+    from vestige.discover import method as find
+    from vestige.erase.eraser import Eraser
+    from vestige.jobs.erase import erase as run
+    from vestige.jobs.increments import describe_increments
+
+    eraser = with_settings(find(vestige.erase, Eraser, method), setting or [])
+    with bars() as progress:
+        run(
+            model,
+            forget=forget,
+            retain=retain,
+            out=out,
+            method=eraser,
+            name=name,
+            seed=seed,
+            null_condition=null_condition,
+            skip_corrupt=skip_corrupt,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    show_table(describe_increments([out]), f"vestige verify {model} --increment {out} --against RUN --out check")
+
+
+@app.command(epilog="Example: vestige verify my-ddpm/ --increment increment --against run --out check")
+def verify(
+    model: Annotated[str, typer.Argument(help="The base that was audited, without the increment.")],
+    increment: Annotated[Path, typer.Option(help="Folder that `vestige erase` wrote.")],
+    against: Annotated[Path, typer.Option(help="Folder of the audit that preceded the erasure.")],
+    out: Out,
+    data: Annotated[str | None, typer.Option(help="Training data, if it moved since the audit.")] = None,
+    non_members: Annotated[str | None, typer.Option(help="Non-members, if they moved since the audit.")] = None,
+    reference: Annotated[str | None, typer.Option(help="A model retrained without the forgotten images.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="TOML file with limits.")] = None,
+    show_images: ShowImages = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Repeat the audit on the erased model; measure what was kept and what trace remains."""
+    from vestige.jobs.policy import load_policy
+
+    rules = load_policy(policy)
+    _model_checked()
+    from vestige.cli.display import bars, finish
+    from vestige.jobs.verify import verify as run
+
+    with bars() as progress:
+        done = run(
+            model,
+            increment=increment,
+            against=against,
+            out=out,
+            data=data,
+            non_members=non_members,
+            reference=reference,
+            policy=rules,
+            show_images=show_images,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    finish(done, f"vestige increments apply {model} {increment} --out erased-model")
+
+
+@app.command(epilog="Example: vestige report run --show-images")
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    show_images: ShowImages = False,
+) -> None:
+    """Draw the page of a finished run again and print its numbers."""
+    from vestige.report.evidence import Evidence
+    from vestige.report.folder import load, write
+    from vestige.report.terminal import show
+
+    record = load(run)
+    write(record, run, Evidence.load(run / "evidence.npz") if show_images else None)
+    show(record, run / "report.html")
+
+
+@increments.command("list", epilog="Example: vestige increments list increment erased-model")
+def list_increments(paths: Annotated[list[Path], typer.Argument(help="Increments, or models with some applied.")]) -> None:
+    """Say what increments are, or which a model carries."""
+    from vestige.cli.display import show_table
+    from vestige.jobs.increments import describe_increments
+
+    show_table(describe_increments(paths))
+
+
+@increments.command("apply", epilog="Example: vestige increments apply my-ddpm/ increment --out erased-model")
+def apply(
+    model: Annotated[str, typer.Argument(help="diffusers folder or zoo name.")],
+    increment: Annotated[list[Path], typer.Argument(help="Increments, in order.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new model.")],
+    scale: Annotated[float, typer.Option(help="Strength; 1 as trained, 0 the base.")] = 1.0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a diffusers folder with increments added."""
+    _model_checked()
+    from vestige.cli.display import say
+    from vestige.jobs.increments import apply_increments
+
+    digest = apply_increments(model, increment, out=out, scale=scale, overwrite=overwrite)
+    say(f"{out} is {digest[:12]}.", f"vestige increments remove {out} --out restored-model")
+
+
+@increments.command("remove", epilog="Example: vestige increments remove erased-model forget-cats --out restored-model")
+def remove(
+    model: Annotated[Path, typer.Argument(help="A model with increments applied.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new model.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Increments to take off; all if none is named.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the model without some or all of its increments."""
+    _model_checked()
+    from vestige.cli.display import say
+    from vestige.jobs.increments import remove_increments
+
+    digest, is_base = remove_increments(model, names or [], out=out, overwrite=overwrite)
+    say(f"{out} is {digest[:12]}" + (", the base bit for bit." if is_base else "; other increments remain."))
+
+
+@increments.command("compose", epilog="Example: vestige increments compose forget-cats forget-dogs --out forget-both")
+def compose(
+    increment: Annotated[list[Path], typer.Argument(help="Increments of one base, in order.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new increment.")],
+    name: Annotated[str | None, typer.Option(help="Name of the new increment.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make one increment that does what several do together."""
+    from vestige.cli.display import show_table
+    from vestige.jobs.increments import compose_increments, describe_increments
+
+    compose_increments(increment, out=out, name=name, overwrite=overwrite)
+    show_table(describe_increments([out]))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing and how to get it."""
+    from vestige.cli.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+@app.command("ls")
+def list_methods() -> None:
+    """List methods, what each claims, what access it needs, and where it comes from."""
+    from vestige.cli.catalogue import show_methods
+
+    show_methods()
+
+
+def main() -> None:
+    """Run the command line; a VestigeError ends in one clear message and its exit code."""
+    # Models are local by default: nothing is looked up on a hub unless asked for.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        app()
+    except VestigeError as error:
+        from vestige.cli.display import complain
+
+        complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

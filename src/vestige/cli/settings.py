@@ -1,0 +1,47 @@
+"""Turning ``--set name=value`` into the fields of a method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vestige.errors import InvalidInput
+
+Method = TypeVar("Method")
+
+
+def with_settings(kind: type[Method], settings: Sequence[str]) -> Method:
+    """An instance of a method with the given fields, read by their types.
+
+    Raises
+    ------
+    InvalidInput : no such field, or a value of the wrong kind; the message lists the fields.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    chosen: dict[str, str] = {}
+    for text in settings:
+        name, sign, value = text.partition("=")
+        if not sign or name not in fields:
+            raise InvalidInput(
+                f"--set {text} does not name a setting of {kind.__name__}.",
+                expected="NAME=VALUE with one of: " + ", ".join(f"{n}={_default(f)}" for n, f in fields.items()) + ".",
+                remedy="correct it.",
+            )
+        chosen[name] = value
+    try:
+        return TypeAdapter(kind).validate_python(chosen)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(
+            f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}.",
+            expected="a value of the setting's kind.",
+            remedy="run `vestige ls` and see the method's page for its settings.",
+        ) from error
+
+
+def _default(field: dataclasses.Field[object]) -> object:
+    value = field.default
+    return getattr(value, "value", value)

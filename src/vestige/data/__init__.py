@@ -1,0 +1,1 @@
+"""Images with stable row ids, and who is a member of what."""

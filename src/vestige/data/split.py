@@ -1,0 +1,76 @@
+"""Who is a member: training images with their duplicate counts, beside images that were never trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from vestige.data.images import ImageSet
+from vestige.digest import digest_json
+from vestige.nearest import clusters, nearest, rms
+
+DUPLICATE_RADIUS = 0.02
+"""Near-duplicates lie within this rms distance (pixels in [0, 1]): about a JPEG's re-encoding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Distinct training images (members), their copies, and distinct others.
+
+    Parameters
+    ----------
+    members : distinct training images.
+    exact : int64 [n], how many rows of the training data are the member itself.
+    copies : int64 [n], how many lie in its near-duplicate cluster, itself included.
+    cluster : int64 [n], the smallest member of each member's cluster.
+    others : distinct images that are not near-duplicates of a member, or None.
+    dropped : how many of the given others were copies of members.
+    """
+
+    members: ImageSet
+    exact: npt.NDArray[np.int64]
+    copies: npt.NDArray[np.int64]
+    cluster: npt.NDArray[np.int64]
+    others: ImageSet | None = None
+    dropped: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of members, copies and others."""
+        others = None if self.others is None else self.others.digest
+        return digest_json({"members": self.members.digest, "copies": self.copies.tolist(), "others": others})
+
+
+def split(train: ImageSet, others: ImageSet | None = None, *, radius: float = DUPLICATE_RADIUS) -> Split:
+    """Collapse copies and keep the two sides apart.
+
+    Exact copies count as one member; near-duplicates within ``radius`` stay separate
+    members of one cluster and share its count. Others within ``radius`` of a member are
+    dropped, because finding them says nothing about non-members.
+    """
+    members, exact = train.required("to compare with").unique()
+    cluster = clusters(members.flat, radius)
+    weight = np.bincount(cluster, weights=exact, minlength=len(members)).astype(np.int64)
+    copies = weight[cluster]
+    if others is None:
+        return Split(members, exact, copies, cluster)
+    outside, _ = others.required("to serve as non-members").unique()
+    distance = rms(nearest(outside.flat, members.flat).distance2[:, 0], members.flat.shape[1])
+    clean = np.flatnonzero(distance > radius)
+    return Split(members, exact, copies, cluster, outside.take(clean), len(outside) - len(clean))
+
+
+def duplicate_groups(copies: npt.NDArray[np.int64]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Rows by duplicate count in powers of four: ``("1", mask)``, ``("2-3", mask)``, ``("4-15", mask)``, …; none empty."""
+    edges = [1, 2]
+    while edges[-1] <= copies.max(initial=1):
+        edges.append(4 ** len(edges[1:]))
+    groups: list[tuple[str, npt.NDArray[np.bool_]]] = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        mask = (copies >= low) & (copies < high)
+        if mask.any():
+            groups.append((str(low) if high == low + 1 else f"{low}-{high - 1}", mask))
+    return groups

@@ -1,0 +1,56 @@
+"""Find the methods of a room by walking its folder: the file is the registration."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import TypeVar
+
+from vestige.errors import NotFound
+
+Base = TypeVar("Base")
+
+
+def methods(room: ModuleType, base: type[Base]) -> dict[str, type[Base]]:
+    """All final, frozen dataclasses below ``room`` that implement ``base``, by class name.
+
+    Raises
+    ------
+    TypeError : a method is not a frozen dataclass, or two methods share a name.
+    """
+    found: dict[str, type[Base]] = {}
+    for info in sorted(pkgutil.walk_packages(room.__path__, room.__name__ + "."), key=lambda info: info.name):
+        module = importlib.import_module(info.name)
+        for name, item in vars(module).items():
+            if not (inspect.isclass(item) and issubclass(item, base) and item.__module__ == module.__name__):
+                continue
+            if inspect.isabstract(item):
+                continue
+            parameters = getattr(item, "__dataclass_params__", None)
+            if not dataclasses.is_dataclass(item) or parameters is None or not parameters.frozen:
+                raise TypeError(f"{module.__name__}.{name} must be a frozen dataclass")
+            if name in found:
+                raise TypeError(f"two methods are called {name}: {found[name].__module__} and {module.__name__}")
+            found[name] = item
+    return dict(sorted(found.items()))
+
+
+def method(room: ModuleType, base: type[Base], name: str) -> type[Base]:
+    """The method of that name, whatever its case.
+
+    Raises
+    ------
+    NotFound : no such method; the message lists those there are.
+    """
+    every = methods(room, base)
+    for key, item in every.items():
+        if key.lower() == name.lower():
+            return item
+    raise NotFound(
+        f"No method is called '{name}'.",
+        expected=f"one of {', '.join(every)}.",
+        remedy="run `vestige ls` to see what each one does.",
+    )

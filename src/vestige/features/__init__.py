@@ -1,0 +1,1 @@
+"""Feature extractors: images to vectors, with a digest of weights and preprocessing."""

@@ -1,0 +1,246 @@
+"""``vestige audit``: run every attack that the access allows, judge, and leave a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+import vestige.audit
+from vestige.audit.attack import Attack, Outcome
+from vestige.audit.extraction.generate_and_filter import GenerateAndFilter, Generations
+from vestige.data.images import ImageSet, check_fits
+from vestige.data.split import Split, duplicate_groups, split
+from vestige.discover import methods
+from vestige.errors import InvalidInput
+from vestige.execute import Context
+from vestige.jobs.judge import judge_audit
+from vestige.jobs.policy import Policy
+from vestige.jobs.resolve import (
+    DataLike,
+    Loading,
+    ModelLike,
+    describe,
+    resolve_data,
+    resolve_model,
+    zoo_entry,
+)
+from vestige.jobs.run import Desk, Run, environment, now
+from vestige.models.sampler import DDIM, Sampler
+from vestige.models.subject import Subject
+from vestige.progress import Progress, Silent
+from vestige.record import Cell, Estimate, NotDone, Record, Section, Table
+from vestige.report.evidence import Evidence, Picture, Strip
+
+AnyAttack = Attack[Any]
+
+
+def default_attacks() -> list[AnyAttack]:
+    """Every attack of the audit room with its defaults."""
+    found = methods(vestige.audit, cast(type[AnyAttack], Attack))
+    return [attack() for attack in found.values()]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a set of attacks found: outcomes and raw collections by attack name, and what was not done."""
+
+    outcomes: dict[str, Outcome]
+    collected: dict[str, Any]
+    not_done: list[NotDone]
+
+    @property
+    def summary(self) -> list[Estimate]:
+        """All headline numbers."""
+        return [line for outcome in self.outcomes.values() for line in outcome.summary]
+
+    @property
+    def extracted(self) -> npt.NDArray[np.int64]:
+        """Members that any attack recovered."""
+        parts = [outcome.extracted for outcome in self.outcomes.values()]
+        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+
+def examine(subject: Subject, who: Split, attacks: Sequence[AnyAttack], context: Context) -> Findings:
+    """Run the attacks that the subject and the data allow."""
+    outcomes: dict[str, Outcome] = {}
+    collected: dict[str, Any] = {}
+    not_done: list[NotDone] = []
+    for attack in attacks:
+        name = type(attack).__name__
+        refusal = attack.refusal(subject, who)
+        if refusal is not None:
+            not_done.append(refusal)
+            continue
+        collected[name] = attack.collect(subject, who, context)
+        outcomes[name] = attack.score(collected[name], who)
+    return Findings(outcomes, collected, not_done)
+
+
+def prepare(
+    subject: Subject, data: DataLike, non_members: DataLike | None, skip_corrupt: bool
+) -> tuple[Split, tuple[str, ...]]:
+    """Load both sides, check that they fit the model, and take them apart."""
+    train, skipped = resolve_data(data, skip_corrupt=skip_corrupt)
+    check_fits(train, subject.shape, subject.name)
+    others: ImageSet | None = None
+    if non_members is not None:
+        others, more = resolve_data(non_members, skip_corrupt=skip_corrupt)
+        check_fits(others, subject.shape, subject.name)
+        skipped += more
+    return split(train, others), skipped
+
+
+def audit(
+    model: ModelLike,
+    data: DataLike | None = None,
+    *,
+    non_members: DataLike | None = None,
+    out: str | Path,
+    attacks: Sequence[AnyAttack] | None = None,
+    policy: Policy | None = None,
+    sampler: Sampler | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    null_condition: int | None = None,
+    skip_corrupt: bool = False,
+    show_images: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Examine a model for what it kept of its training data.
+
+    Parameters
+    ----------
+    model : zoo name, diffusers folder, folder or ``.npz`` of generated images, pipeline,
+        denoiser or sample bank.
+    data : training images; a zoo model brings its own.
+    non_members : images from the same source that the model never saw; without them
+        precision and membership are not measured.
+    out : folder for report, records and cached results; the same call resumes there.
+    attacks : instances of :class:`Attack`; all, with defaults, if absent.
+
+    Returns the run, whose record holds verdict, summary and sections.
+
+    Raises
+    ------
+    VestigeError : bad input, named, before any work is done.
+    """
+    attacks = list(attacks) if attacks is not None else default_attacks()
+    loading = Loading(sampler or DDIM(), batch_size, null_condition)
+    entry = zoo_entry(model)
+    if data is None and entry is not None:
+        data, non_members = f"{entry.name}:train", non_members or f"{entry.name}:held-out"
+    if data is None:
+        raise InvalidInput(
+            "No training data was given.",
+            expected="the images that the model was trained on.",
+            remedy="pass --data with a folder of images or an .npz file.",
+        )
+    subject = resolve_model(model, loading)
+    who, skipped = prepare(subject, data, non_members, skip_corrupt)
+    policy = policy or Policy()
+    config = {
+        "model": subject.name if subject.folder is None or entry is not None else str(subject.folder),
+        "data": describe(data),
+        "non_members": describe(non_members),
+        "skip_corrupt": skip_corrupt,
+        "attacks": [attack.settings() for attack in attacks],
+        "sampler": loading.sampler.key(),
+        "policy": policy.audit.model_dump(),
+        "seed": seed,
+        "null_condition": null_condition,
+        "digests": {"model": subject.digest, "data": who.digest},
+    }
+    desk = Desk(Path(out), _plain(config), seed, batch_size, progress or Silent(), overwrite)
+    findings = examine(subject, who, attacks, desk.context)
+    verdict, reasons = judge_audit(findings.summary, policy.audit)
+    cost = desk.cost(subject.evaluations)
+    record = Record(
+        command="audit",
+        title=f"What {subject.name} kept of its training data",
+        created=now(),
+        subject={"name": subject.name, "digest": subject.digest, "kind": type(subject.generator).__name__},
+        access=subject.access.label,
+        config=desk.config,
+        digests={"model": subject.digest, "data": who.digest},
+        seeds={"seed": seed},
+        environment=environment(),
+        cost=cost,
+        verdict=verdict,
+        reasons=reasons,
+        summary=[*findings.summary, *cost_lines(cost.seconds, cost.network_evaluations)],
+        sections=[data_section(who, skipped), *(o.section for o in findings.outcomes.values())],
+        not_done=findings.not_done,
+    )
+    return desk.finish(record, evidence(findings, who), show_images)
+
+
+def cost_lines(seconds: float, evaluations: int) -> list[Estimate]:
+    """Seconds and network evaluations as summary lines."""
+    return [
+        Estimate(name="cost/seconds", value=round(seconds, 2), unit="s"),
+        Estimate(name="cost/network_evaluations", value=float(evaluations), unit="images through the network"),
+    ]
+
+
+def data_section(who: Split, skipped: Sequence[str]) -> Section:
+    """What the training data itself looks like: distinct images, duplicates, files left out."""
+    groups = duplicate_groups(who.copies)
+    rows: list[list[Cell]] = [[name, int(mask.sum())] for name, mask in groups]
+    total = int(np.bincount(who.cluster, minlength=len(who.members))[np.unique(who.cluster)].sum())
+    clusters, _ = np.unique(who.cluster, return_index=True)
+    words = [
+        f"{int(who.copies[clusters].sum()):,} training rows hold {total:,} distinct images in "
+        f"{len(clusters):,} clusters of near-duplicates."
+    ]
+    if who.others is not None:
+        words.append(f"{len(who.others):,} distinct images serve as non-members.")
+    if skipped:
+        words.append(f"{len(skipped)} unreadable files were left out: {', '.join(skipped[:5])}.")
+    table = Table(
+        name="duplicates",
+        title="Near-duplicates in the training data",
+        columns=["copies", "distinct images"],
+        rows=rows,
+        caption="An image counts every row of its near-duplicate cluster.",
+    )
+    return Section(name="data", title="The data", text=words, tables=[table])
+
+
+def evidence(findings: Findings, who: Split) -> Evidence:
+    """Pairs of generation and training image for every match, and a strip of first generations."""
+    pairs: dict[int, Picture] = {}
+    strips: dict[str, list[Strip]] = {}
+    for name, outcome in findings.outcomes.items():
+        generated = findings.collected[name]
+        if not isinstance(generated, Generations):
+            continue
+        rows = {identity: row for row, identity in enumerate(who.members.ids)}
+        for match in outcome.section.matches:
+            if match.picture is not None:
+                pairs[match.picture] = Picture(
+                    np.moveaxis(generated.pixels[match.generation], 0, -1),
+                    np.moveaxis(who.members.pixels[rows[match.row]], 0, -1),
+                    match.row,
+                )
+        strips[outcome.section.name] = [Strip("First generations", np.moveaxis(generated.pixels[:20], 1, -1))]
+    return Evidence(pairs, strips)
+
+
+def generations_of(findings: Findings) -> Generations | None:
+    """The generations that extraction sampled, if it ran."""
+    return cast("Generations | None", findings.collected.get(GenerateAndFilter.__name__))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, so that a configuration equals itself after JSON."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in cast("list[Any]", value)]
+    return value

@@ -1,0 +1,136 @@
+"""``vestige demo``: the main job on a shipped model, from extraction to forgetting and back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vestige.audit.attack import Attack
+from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
+from vestige.audit.membership.denoising_loss import DenoisingLoss
+from vestige.erase.data.erasediff import EraseDiff
+from vestige.jobs.audit import audit, cost_lines
+from vestige.jobs.erase import erase
+from vestige.jobs.increments import apply_increments, remove_increments
+from vestige.jobs.run import Desk, Run, environment, now
+from vestige.jobs.traces import Probe
+from vestige.jobs.verify import verify
+from vestige.models.sampler import DDIM
+from vestige.progress import Progress, Silent
+from vestige.record import Estimate, Record, Section
+from vestige.report.evidence import Evidence
+from vestige.zoo import zoo_model
+
+MODEL = "digits-ddpm"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much the demonstration does."""
+
+    attacks: tuple[Attack[Any], ...]
+    eraser: EraseDiff
+    probe: Probe
+    sampler: DDIM
+
+
+FULL = Plan(
+    attacks=(GenerateAndFilter(generations=1000), DenoisingLoss(rows=600, draws=4)),
+    eraser=EraseDiff(),
+    probe=Probe(draws=3, rows=100),
+    sampler=DDIM(steps=12),
+)
+QUICK = Plan(
+    attacks=(GenerateAndFilter(generations=200), DenoisingLoss(rows=200, draws=2)),
+    eraser=EraseDiff(steps=20),
+    probe=Probe(draws=2, rows=40),
+    sampler=DDIM(steps=10),
+)
+
+
+def demo(
+    out: str | Path, *, plan: Plan = FULL, overwrite: bool = False, show_images: bool = True, progress: Progress | None = None
+) -> Run:
+    """Audit ``digits-ddpm``, erase what it gave up, verify, and put it back.
+
+    Leaves the audit, the increment, the verification, the erased and the restored model in
+    sub-folders of ``out``, and one report over all. A second call resumes.
+    """
+    folder, progress, started = Path(out), progress or Silent(), time.monotonic()
+    desk = Desk(folder, _config(plan), progress=progress, overwrite=overwrite)
+    common = {"overwrite": overwrite, "progress": progress}
+    first = audit(MODEL, out=folder / "audit", attacks=plan.attacks, sampler=plan.sampler, show_images=show_images, **common)
+    made = erase(MODEL, forget=first, out=folder / "increment", method=plan.eraser, name="forget-extracted", **common)
+    check = verify(
+        MODEL,
+        increment=made,
+        against=first,
+        out=folder / "verify",
+        probe=plan.probe,
+        show_images=show_images,
+        **common,
+    )
+    apply_increments(MODEL, [made.folder], out=folder / "erased", overwrite=True)
+    _, exact = remove_increments(folder / "erased", ["forget-extracted"], out=folder / "restored", overwrite=True)
+    return desk.finish(
+        _record(desk, first, check, exact, time.monotonic() - started), _pictures(folder), show_images
+    )
+
+
+def _config(plan: Plan) -> dict[str, Any]:
+    return {
+        "model": MODEL,
+        "attacks": [{k: list(v) if isinstance(v, tuple) else v for k, v in a.settings().items()} for a in plan.attacks],
+        "eraser": plan.eraser.settings(),
+        "probe": plan.probe.settings(),
+        "sampler": plan.sampler.key(),
+        "digests": {"model": zoo_model(MODEL).card.digest},
+    }
+
+
+def _record(desk: Desk, first: Run, check: Run, exact: bool, seconds: float) -> Record:
+    a, v = first.record, check.record
+    skip = ("cost/", "after/", "restore/")
+    summary = [line for r in (a, v) for line in r.summary if not line.name.startswith(skip)]
+    note = "digest of every weight after the increment was applied and removed on disk"
+    summary.append(Estimate(name="restore/bit_exact", value=float(exact), n=1, unit="1 = identical", note=note))
+    evaluations = a.cost.network_evaluations + v.cost.network_evaluations
+    evaluations += int(_value(v, "erase/forward_equivalents"))
+    cost = desk.cost(evaluations).model_copy(update={"seconds": seconds})
+    return Record(
+        command="demo",
+        title=f"{MODEL}: extract, erase, verify, restore",
+        created=now(),
+        subject=a.subject,
+        access=a.access,
+        config=desk.config,
+        digests={**v.digests, "model": a.digests["model"]},
+        seeds=a.seeds,
+        environment=environment(),
+        cost=cost,
+        verdict=v.verdict,
+        reasons=[f"Before: {reason}" for reason in a.reasons] + [f"After: {reason}" for reason in v.reasons],
+        summary=[*summary, *cost_lines(seconds, evaluations)],
+        sections=[*a.sections, *(s for s in v.sections if s.name not in ("extraction", "membership")), _back(exact)],
+        not_done=[*a.not_done, *v.not_done],
+    )
+
+
+def _value(record: Record, name: str) -> float:
+    return record.estimate(name).value or 0.0
+
+
+def _back(exact: bool) -> Section:
+    words = "is the original, bit for bit" if exact else "is not the original"
+    text = [
+        "The increment was applied to a copy of the model on disk and removed again; what came back "
+        f"{words}. Erased and restored models lie beside this report as diffusers folders."
+    ]
+    return Section(name="restore", title="Restore: the way back", text=text)
+
+
+def _pictures(folder: Path) -> Evidence:
+    before, after = Evidence.load(folder / "audit" / "evidence.npz"), Evidence.load(folder / "verify" / "evidence.npz")
+    return Evidence(before.pairs, {**before.strips, "quality": after.strips.get("quality", [])})

@@ -1,0 +1,108 @@
+"""From numbers to a verdict: pass, finding or inconclusive, with reasons in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from vestige.jobs.policy import AuditPolicy, VerifyPolicy
+from vestige.record import Estimate, Verdict
+
+Reason = tuple[Verdict, str]
+
+
+def overall(reasons: Sequence[Reason]) -> tuple[Verdict, list[str]]:
+    """The worst of several verdicts (finding before inconclusive before pass), and every reason."""
+    order = [Verdict.FINDING, Verdict.INCONCLUSIVE, Verdict.PASS]
+    verdict = next((v for v in order if any(v is r for r, _ in reasons)), Verdict.INCONCLUSIVE)
+    return verdict, [text for v in order for r, text in reasons if r is v]
+
+
+def judge_audit(summary: Sequence[Estimate], policy: AuditPolicy) -> tuple[Verdict, list[str]]:
+    """Judge what an audit measured; what it could not measure never counts as a pass."""
+    lines = {line.name: line for line in summary}
+    reasons: list[Reason] = []
+    if "extraction/images" in lines:
+        reasons.append(_extraction(lines, policy))
+    if "membership/auc" in lines:
+        reasons.append(_membership(lines, policy))
+    return overall(reasons)
+
+
+def _extraction(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
+    images, rate, precision = (lines[f"extraction/{k}"] for k in ("images", "copy_rate", "precision"))
+    found = int(images.value or 0)
+    if found > policy.max_extracted:
+        if precision.low is not None and precision.low <= 0.5:
+            return Verdict.INCONCLUSIVE, (
+                f"{found} training images were matched, but non-members are matched nearly as often; "
+                "sample more generations or give more non-members."
+            )
+        words = "" if precision.value is None else f" at a precision of {precision.value:.3f}"
+        close = int(lines["extraction/near_exact"].value or 0)
+        if precision.value is None and close <= policy.max_extracted:
+            return Verdict.INCONCLUSIVE, (
+                f"{found} training images were matched, none of them nearly pixel by pixel, and without non-members "
+                "the share of false matches is unknown; pass --non-members."
+            )
+        return Verdict.FINDING, f"{found} training images come out{words}; the policy allows {policy.max_extracted}."
+    upper = rate.high if rate.high is not None else 1.0
+    if upper > policy.max_copy_rate:
+        needed = math.ceil(math.log(0.025) / math.log1p(-policy.max_copy_rate))
+        return Verdict.INCONCLUSIVE, (
+            f"No more training images came out than the policy allows, but {rate.n} generations bound the copy rate "
+            f"only by {upper:.3%}; {needed:,} without a copy would bound it by {policy.max_copy_rate:.3%}."
+        )
+    return Verdict.PASS, f"At most {upper:.3%} of generations copy a training image (95 % bound, {rate.n} generations)."
+
+
+def _membership(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
+    area, control = lines["membership/auc"], lines["membership/auc_control"]
+    low, high, value = area.low or 0.0, area.high or 1.0, area.value or 0.5
+    if not (control.low or 0.0) <= 0.5 <= (control.high or 1.0):
+        return Verdict.INCONCLUSIVE, f"The membership control is {control.value:.3f}, not chance; its result is not used."
+    bound = f"[{low:.3f}, {high:.3f}]; the policy allows {policy.max_membership_auc:g}"
+    if low > policy.max_membership_auc:
+        return Verdict.FINDING, f"Members are told from non-members with AUC {value:.3f} {bound}."
+    if high <= policy.max_membership_auc:
+        return Verdict.PASS, f"Members are hardly told from non-members: AUC {value:.3f} {bound}."
+    return Verdict.INCONCLUSIVE, f"The membership AUC {value:.3f} {bound}: the interval straddles the limit."
+
+
+def judge_verify(summary: Sequence[Estimate], policy: VerifyPolicy) -> tuple[Verdict, list[str]]:
+    """Judge an erasure: what still comes out, what was harmed, what trace remains."""
+    lines = {line.name: line for line in summary}
+    after = lines["erase/extracted_after"]
+    reasons: list[Reason] = []
+    if (after.value or 0) > policy.max_extracted:
+        reasons.append((Verdict.FINDING, f"{int(after.value or 0)} forgotten images still come out."))
+    else:
+        text = f"None of {after.n} forgotten images comes out with the audit's budget and seeds."
+        reasons.append((Verdict.PASS, text))
+    reasons.append(_ratio(lines["erase/retain_loss_ratio"], policy.max_retain_loss_ratio, "denoising loss on retained images"))
+    before, now = lines["erase/frechet_before"].value, lines["erase/frechet_after"].value
+    if before and now is not None:
+        growth = Estimate(name="frechet", value=now / before)
+        reasons.append(_ratio(growth, policy.max_frechet_ratio, "Fréchet distance to retained images"))
+    if policy.residue:
+        reasons.append(_residue(lines))
+    return overall(reasons)
+
+
+def _ratio(line: Estimate, limit: float, what: str) -> Reason:
+    value = line.value if line.value is not None else math.inf
+    if value <= limit:
+        return Verdict.PASS, f"The {what} changes by a factor of {value:.3f}; the policy allows {limit:g}."
+    return Verdict.FINDING, f"The {what} grows by a factor of {value:.3f}, over the policy's {limit:g}."
+
+
+def _residue(lines: dict[str, Estimate]) -> Reason:
+    after, others = lines["erase/residue_after"], lines["erase/residue_nonmembers"]
+    if after.value is None or others.value is None or after.high is None or others.low is None or others.high is None:
+        return Verdict.INCONCLUSIVE, "The residue could not be compared with non-members."
+    numbers = f"local dimension {after.value:.1f} against {others.value:.1f} for non-members"
+    if after.high < others.low:
+        return Verdict.INCONCLUSIVE, f"The trace remains although nothing is extracted: {numbers}."
+    if after.low is not None and after.low > others.high:
+        return Verdict.INCONCLUSIVE, f"The images were forgotten past the non-members' level, itself a mark: {numbers}."
+    return Verdict.PASS, f"No trace is left that geometry shows: {numbers}."

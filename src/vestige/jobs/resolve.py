@@ -1,0 +1,117 @@
+"""From what a person typed to models and images: zoo names, folders, files or objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vestige.data.images import ImageSet
+from vestige.data.load import load_images
+from vestige.errors import InvalidInput, NotFound
+from vestige.features.extractor import Classifier, FeatureExtractor
+from vestige.features.pixels import BlockMeans
+from vestige.models.denoiser import Denoiser
+from vestige.models.generator import Generator, SampleBank
+from vestige.models.sampler import Sampler
+from vestige.models.subject import Subject
+from vestige.zoo import MODELS, ZooModel, zoo_model
+
+ModelLike = str | Path | Denoiser | Generator | Any
+DataLike = str | Path | ImageSet
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is to be read and sampled."""
+
+    sampler: Sampler
+    batch_size: int = 128
+    null_condition: int | None = None
+
+
+def zoo_entry(model: ModelLike) -> ZooModel | None:
+    """The zoo's entry, if the model was named by its zoo name."""
+    return zoo_model(model) if isinstance(model, str) and model in MODELS else None
+
+
+def resolve_model(model: ModelLike, loading: Loading) -> Subject:
+    """A subject from a zoo name, a diffusers folder, a folder or npz of samples, a pipeline, denoiser or generator.
+
+    Raises
+    ------
+    NotFound, Unsupported, CorruptFile, BadWeights : see each message.
+    """
+    entry = zoo_entry(model)
+    if entry is not None:
+        return _from_folder(str(model), entry.folder, loading)
+    if isinstance(model, Denoiser):
+        return Subject.of_denoiser(type(model).__name__, model, loading.sampler, batch_size=loading.batch_size)
+    if isinstance(model, SampleBank):
+        return Subject.of_samples("samples", model)
+    if not isinstance(model, str | Path):
+        from vestige.models.adapters.diffusers import from_pipeline
+
+        denoiser = from_pipeline(model, null_condition=loading.null_condition)
+        return Subject.of_denoiser(type(model).__name__, denoiser, loading.sampler, batch_size=loading.batch_size)
+    path = Path(model)
+    if not path.exists():
+        raise NotFound(
+            f"There is no model at {path}.",
+            expected=f"a diffusers folder, a folder or .npz of generated images, or one of {', '.join(MODELS)}.",
+            remedy="check the path; `vestige demo` shows the whole job on a shipped model.",
+        )
+    if path.is_dir() and _looks_like_model(path):
+        return _from_folder(path.name, path, loading)
+    images, _ = load_images(path)
+    return Subject.of_samples(path.name, SampleBank(images.pixels))
+
+
+def _looks_like_model(path: Path) -> bool:
+    markers = ("model_index.json", "config.json", "unet", "*.safetensors", "*.bin", "*.pt", "*.ckpt")
+    return any(any(path.glob(marker)) for marker in markers)
+
+
+def _from_folder(name: str, folder: Path, loading: Loading) -> Subject:
+    from vestige.models.adapters.diffusers import load_folder
+
+    denoiser = load_folder(folder, null_condition=loading.null_condition)
+    return Subject.of_denoiser(name, denoiser, loading.sampler, batch_size=loading.batch_size, folder=folder)
+
+
+def resolve_data(data: DataLike, *, skip_corrupt: bool = False) -> tuple[ImageSet, tuple[str, ...]]:
+    """Images and the names of skipped files, from a path, ``ZOO:train``, ``ZOO:held-out`` or an ImageSet.
+
+    Raises
+    ------
+    NotFound, EmptySet, CorruptFile, ShapeMismatch, InvalidInput : see :func:`vestige.data.load.load_images`.
+    """
+    if isinstance(data, ImageSet):
+        return data, ()
+    name, _, part = str(data).partition(":")
+    if name in MODELS and part:
+        entry = zoo_model(name)
+        if part not in ("train", "held-out"):
+            raise InvalidInput(
+                f"'{data}' is no data set of the zoo.",
+                expected=f"{name}:train or {name}:held-out.",
+                remedy="choose one of them.",
+            )
+        return (entry.training_data() if part == "train" else entry.held_out()), ()
+    return load_images(Path(data), skip_corrupt=skip_corrupt)
+
+
+def resolve_judges(model: ModelLike) -> tuple[FeatureExtractor, Classifier | None]:
+    """The features that quality is measured in, and a class judge where the zoo has one."""
+    entry = zoo_entry(model)
+    if entry is None:
+        return BlockMeans(), None
+    judge = entry.classifier()
+    return judge, judge
+
+
+def describe(data: DataLike | None) -> str | None:
+    """How a record names a data set."""
+    if data is None:
+        return None
+    return data.source if isinstance(data, ImageSet) else str(data)

@@ -1,0 +1,265 @@
+"""``vestige verify``: the same audit on the erased model, what was kept, what trace remains, and the way back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+import vestige.audit
+from vestige.audit.attack import Attack
+from vestige.audit.extraction.generate_and_filter import Generations
+from vestige.data.split import Split
+from vestige.discover import method
+from vestige.erase.applied import applied, open_base, write_applied
+from vestige.erase.increment import Increment
+from vestige.errors import DigestMismatch, InvalidInput, NotFound
+from vestige.jobs.audit import AnyAttack, Findings, cost_lines, evidence, examine, generations_of, prepare
+from vestige.jobs.erase import Erasure
+from vestige.jobs.judge import judge_verify
+from vestige.jobs.policy import Policy
+from vestige.jobs.resolve import DataLike, Loading, ModelLike, resolve_judges, resolve_model, zoo_entry
+from vestige.jobs.run import Desk, Run, environment, now
+from vestige.jobs.traces import Comparison, Probe, generation_section, residue_section, retention_section
+from vestige.models.adapters.diffusers import DiffusersDenoiser
+from vestige.models.denoiser import Denoiser
+from vestige.models.sampler import DDIM, DDPM, Heun, Sampler, Spacing
+from vestige.models.subject import Subject
+from vestige.progress import Progress, Silent
+from vestige.record import Estimate, Record, Section
+from vestige.report.evidence import Evidence, Strip
+
+_SAMPLERS: dict[str, type[Sampler]] = {s.__name__: s for s in (DDIM, DDPM, Heun)}
+
+
+@dataclass(frozen=True)
+class Again:
+    """The settings of a finished audit, as objects."""
+
+    attacks: list[AnyAttack]
+    sampler: Sampler
+    data: DataLike
+    non_members: DataLike | None
+    seed: int
+    skip_corrupt: bool
+    null_condition: int | None
+
+
+def same_again(run: Run, data: DataLike | None, non_members: DataLike | None) -> Again:
+    """The audit that a run records, ready to be repeated.
+
+    Raises
+    ------
+    InvalidInput : the run is no audit.
+    """
+    config = run.record.config
+    if run.record.command != "audit":
+        raise InvalidInput(
+            f"{run.folder} holds the run of `vestige {run.record.command}`.",
+            expected="the folder of an audit.",
+            remedy="pass --against with what `vestige audit --out` wrote.",
+        )
+    settings = dict(config["sampler"])
+    kind = _SAMPLERS[settings.pop("sampler")]
+    settings["spacing"] = Spacing(settings["spacing"])
+    return Again(
+        [_attack(dict(a)) for a in config["attacks"]],
+        kind(**settings),
+        data if data is not None else config["data"],
+        non_members if non_members is not None else config["non_members"],
+        int(config["seed"]),
+        bool(config["skip_corrupt"]),
+        config["null_condition"],
+    )
+
+
+def _attack(settings: dict[str, Any]) -> AnyAttack:
+    kind = method(vestige.audit, cast("type[AnyAttack]", Attack), settings.pop("attack"))
+    return kind(**{k: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def verify(
+    model: ModelLike,
+    *,
+    increment: Erasure | Increment | str | Path,
+    against: Run | str | Path,
+    out: str | Path,
+    data: DataLike | None = None,
+    non_members: DataLike | None = None,
+    reference: ModelLike | None = None,
+    probe: Probe | None = None,
+    policy: Policy | None = None,
+    show_images: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Check an erasure against the audit that preceded it.
+
+    Parameters
+    ----------
+    model : the base that was audited, without the increment.
+    increment : what ``erase`` made.
+    against : the audit's run; its attacks, seeds and budget are repeated.
+    data, non_members : only needed when the audit was given objects instead of paths.
+    reference : a model retrained without the forgotten images, if there is one; the zoo has its own.
+    probe : times, draws and rows of the residue and retention estimates.
+
+    Raises
+    ------
+    DigestMismatch : the increment belongs to another base, or model or data are not those of the audit.
+    """
+    run = against if isinstance(against, Run) else Run.open(Path(against))
+    change = _increment(increment)
+    again, entry = same_again(run, data, non_members), zoo_entry(model)
+    loading = Loading(again.sampler, null_condition=again.null_condition)
+    subject = resolve_model(model, loading)
+    base = subject.opened("Verifying an erasure")
+    change.check_base(base.digest)
+    who, _ = prepare(subject, again.data, again.non_members, again.skip_corrupt)
+    _same(run, subject, who)
+    rows = _forgotten(change, who)
+    retrained = reference if reference is not None else (entry.reference.name if entry and entry.reference else None)
+    other = None if retrained is None else resolve_model(retrained, loading).opened("The reference")
+    probe, policy = probe or Probe(), policy or Policy()
+    config = {
+        "model": subject.name,
+        "increment": change.digest,
+        "against": run.record.config,
+        "probe": probe.settings(),
+        "reference": None if other is None else other.digest,
+        "policy": policy.verify.model_dump(),
+    }
+    desk = Desk(Path(out), config, again.seed, progress=progress or Silent(), overwrite=overwrite)
+    context = desk.context
+    erased = applied(base, [(change, 1.0)])
+    inside = Subject.of_denoiser(f"{subject.name} without {len(rows)} images", erased, again.sampler)
+    before = examine(subject, who, _extraction_only(again.attacks), context)
+    after = examine(inside, who, again.attacks, context)
+    features, judge = resolve_judges(model)
+    parts = Comparison(base, erased, other, who, rows, context, probe)
+    sections = [
+        _forgotten_section(before, after, rows, who),
+        generation_section(parts, generations_of(before), generations_of(after), features, judge),
+        retention_section(parts),
+        residue_section(parts),
+    ]
+    summary = [line for lines, _ in sections for line in lines]
+    summary.append(_restore(subject, base, change, desk.out))
+    summary += _cost_of_erasing(change)
+    renamed = [line.model_copy(update={"name": f"after/{line.name}"}) for line in after.summary]
+    verdict, reasons = judge_verify(summary, policy.verify)
+    evaluations = sum(d.evaluations for d in (base, erased, other) if d is not None)
+    cost = desk.cost(evaluations)
+    record = Record(
+        command="verify",
+        title=f"What {subject.name} still shows of {len(rows)} forgotten images",
+        created=now(),
+        subject={"name": inside.name, "digest": inside.digest, "kind": type(inside.generator).__name__},
+        access=inside.access.label,
+        config=desk.config,
+        digests={"base": subject.digest, "increment": change.digest, "erased": inside.digest, "data": who.digest},
+        seeds={"seed": again.seed},
+        environment=environment(),
+        cost=cost,
+        verdict=verdict,
+        reasons=reasons,
+        summary=[*summary, *renamed, *cost_lines(cost.seconds, cost.network_evaluations)],
+        sections=[section for _, section in sections] + [o.section for o in after.outcomes.values()],
+        not_done=after.not_done,
+    )
+    pictures = evidence(after, who)
+    strips = {**pictures.strips, "quality": _strips(generations_of(before), generations_of(after))}
+    return desk.finish(record, Evidence(pictures.pairs, strips), show_images)
+
+
+def _strips(before: Generations | None, after: Generations | None) -> list[Strip]:
+    named = (("Before", before), ("After, same seeds", after))
+    return [Strip(title, np.moveaxis(made.pixels[:20], 1, -1)) for title, made in named if made is not None]
+
+
+def _increment(increment: Erasure | Increment | str | Path) -> Increment:
+    if isinstance(increment, Erasure):
+        return increment.increment
+    return increment if isinstance(increment, Increment) else Increment.load(Path(increment))
+
+
+def _same(run: Run, subject: Subject, who: Split) -> None:
+    for name, have in (("model", subject.digest), ("data", who.digest)):
+        if run.record.digests[name] != have:
+            raise DigestMismatch(
+                f"The {name} is not the one that {run.folder} audited.",
+                expected=f"the {name} with digest {run.record.digests[name][:12]}.",
+                remedy=f"pass the {name} of that audit, or audit again.",
+            )
+
+
+def _forgotten(change: Increment, who: Split) -> npt.NDArray[np.int64]:
+    place = {identity: row for row, identity in enumerate(who.members.ids)}
+    missing = [i for i in change.manifest.forgotten if i not in place]
+    if missing or not change.manifest.forgotten:
+        raise NotFound(
+            f"{len(missing)} rows that the increment forgets are not in the training data."
+            if missing
+            else "The increment does not say which rows it forgets.",
+            expected="the training data that it was made with.",
+            remedy="pass --data with that training data.",
+        )
+    return np.array(sorted(place[i] for i in change.manifest.forgotten), dtype=np.int64)
+
+
+def _extraction_only(attacks: Sequence[AnyAttack]) -> list[AnyAttack]:
+    return [a for a in attacks if type(a).__name__ == "GenerateAndFilter"]
+
+
+def _forgotten_section(
+    before: Findings, after: Findings, rows: npt.NDArray[np.int64], who: Split
+) -> tuple[list[Estimate], Section]:
+    lines: list[Estimate] = []
+    for name, findings in (("erase/extracted_before", before), ("erase/extracted_after", after)):
+        came = np.intersect1d(findings.extracted, rows)
+        unit = "forgotten images that come out"
+        lines.append(Estimate(name=name, value=float(len(came)), n=len(rows), unit=unit))
+    still = np.intersect1d(after.extracted, rows)
+    new = np.setdiff1d(after.extracted, before.extracted)
+    words = [
+        f"The audit's attacks were repeated with the same seeds and budget: {int(lines[0].value or 0)} of "
+        f"{len(rows)} forgotten images came out before, {len(still)} after.",
+    ]
+    if len(new):
+        words.append(f"{len(new)} other training images come out now that did not before; erasing uncovered them.")
+    if len(still):
+        words.append("Still extracted: " + ", ".join(who.members.ids[r] for r in still[:10]) + ".")
+    return lines, Section(name="forgetting", title="Forgetting: what still comes out", text=words)
+
+
+def _restore(subject: Subject, base: Denoiser, change: Increment, out: Path) -> Estimate:
+    """Apply to a folder, remove, and compare digests with the base."""
+    name, unit = "restore/bit_exact", "1 = identical"
+    if not isinstance(base, DiffusersDenoiser):
+        return Estimate(name=name, value=None, unit=unit, note="only diffusers models can be written to a folder")
+    with tempfile.TemporaryDirectory(dir=out if out.is_dir() else None) as scratch:
+        there, back = Path(scratch) / "erased", Path(scratch) / "restored"
+        changed = write_applied(there, base, [(change, 1.0)])
+        found, layers = open_base(there)
+        restored = write_applied(back, found, layers[1:])
+        exact = restored.digest == base.digest == subject.digest and changed.digest != base.digest
+    return Estimate(name=name, value=float(exact), n=1, unit=unit, note="digest of every weight after apply and remove")
+
+
+def _cost_of_erasing(change: Increment) -> list[Estimate]:
+    cost = change.manifest.cost
+    units = {
+        "forwards_per_step": "forward-equivalents of the batch",
+        "forward_equivalents": "images forward through the network",
+        "steps": "steps",
+    }
+    return [
+        Estimate(name=f"erase/{key}", value=cost[key], unit=unit, note=change.manifest.method)
+        for key, unit in units.items()
+        if key in cost
+    ]

@@ -1,0 +1,1 @@
+"""Generative models behind one narrow contract: schedules, denoisers, samplers, generators."""

@@ -1,0 +1,1 @@
+"""Adapters: what turns somebody's model into a denoiser."""

@@ -1,0 +1,92 @@
+"""What the zoo holds: weights, cards, training data and judges, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from vestige.data.images import ImageSet
+from vestige.errors import NotFound
+from vestige.features.digit_classifier import DigitClassifier
+from vestige.zoo.digits import digits
+
+_FOLDER = Path(__file__).parent / "digits"
+MODELS = ("digits-ddpm", "digits-ddpm-retrained")
+
+
+class Card(BaseModel):
+    """What is known about a shipped model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    claim: str
+    data: str
+    split: str
+    planted: dict[str, list[str]]
+    """Row ids of the planted members, by the number of their copies."""
+    null_condition: int
+    training: dict[str, Any]
+    digest: str
+    """Digest of weights, schedule and prediction (``DiffusersDenoiser.digest``)."""
+    licence: str
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """One shipped model."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Its diffusers folder."""
+        return _FOLDER / self.name
+
+    @property
+    def card(self) -> Card:
+        """Its card."""
+        return Card.model_validate_json((self.folder / "vestige.json").read_bytes())
+
+    @property
+    def reference(self) -> ZooModel | None:
+        """The same recipe retrained without the planted images, if this is the model that saw them."""
+        return ZooModel("digits-ddpm-retrained") if self.name == "digits-ddpm" else None
+
+    def training_data(self) -> ImageSet:
+        """Its training rows, every planted copy included."""
+        data = digits()
+        planted_too = self.name == "digits-ddpm"
+        rows = np.flatnonzero(data.member & (planted_too | (data.copies == 0)))
+        repeated = np.repeat(rows, np.maximum(data.copies[rows], 1))
+        return ImageSet(data.pixels[repeated, None], data.labels[repeated], f"{self.name}:train")
+
+    def held_out(self) -> ImageSet:
+        """The half of the digits that no model saw."""
+        data = digits()
+        rows = np.flatnonzero(~data.member)
+        return ImageSet(data.pixels[rows, None], data.labels[rows], f"{self.name}:held-out")
+
+    def classifier(self) -> DigitClassifier:
+        """The judge of its samples."""
+        return DigitClassifier(_FOLDER / "classifier.safetensors")
+
+
+def zoo_model(name: str) -> ZooModel:
+    """A shipped model by name.
+
+    Raises
+    ------
+    NotFound : the zoo has no such model.
+    """
+    if name not in MODELS:
+        raise NotFound(
+            f"The zoo has no model called '{name}'.",
+            expected=f"one of {', '.join(MODELS)}.",
+            remedy="run `vestige ls` to see them.",
+        )
+    return ZooModel(name)

@@ -1,0 +1,30 @@
+"""Brute force in int64, the judge of everything here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def brute() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Squared distances [n, m] of uint8 rows, by subtraction."""
+
+    def distance2(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return np.square(queries[:, None].astype(np.int64) - rows[None].astype(np.int64)).sum(-1)
+
+    return distance2
+
+
+@pytest.fixture(scope="session")
+def images() -> Callable[..., np.ndarray]:
+    """Random rows [n, d] over a palette; a short palette makes ties and duplicates, its ends the largest sums."""
+    palettes = [range(256), (0, 255), (254, 255), (0,), (255,), (127, 128, 129)]
+
+    def draw(seed: int, n: int, d: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return rng.choice(np.array(palettes[seed % len(palettes)], np.uint8), (n, d))
+
+    return draw
