@@ -1,11 +1,11 @@
 """The Python interface in one place.
 
-    from vestige.api import audit, erase, verify
+from vestige.api import audit, erase, verify
 
-    run = audit("my-ddpm/", data="train/", non_members="held-out/", out="run")
-    increment = erase("my-ddpm/", forget=run, retain="train/", out="increment")
-    check = verify("my-ddpm/", increment=increment, against=run, out="check")
-    print(check.record.verdict, check.record.reasons)
+run = audit("my-ddpm/", data="train/", non_members="held-out/", out="run")
+increment = erase("my-ddpm/", forget=run, retain="train/", out="increment")
+check = verify("my-ddpm/", increment=increment, against=run, out="check")
+print(check.record.verdict, check.record.reasons)
 """
 
 from vestige.data.images import ImageSet

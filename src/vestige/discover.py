@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import pkgutil
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import TypeVar
 
 from vestige.errors import NotFound
@@ -25,12 +24,16 @@ def methods(room: ModuleType, base: type[Base]) -> dict[str, type[Base]]:
     for info in sorted(pkgutil.walk_packages(room.__path__, room.__name__ + "."), key=lambda info: info.name):
         module = importlib.import_module(info.name)
         for name, item in vars(module).items():
-            if not (inspect.isclass(item) and issubclass(item, base) and item.__module__ == module.__name__):
+            # On Python 3.10 an alias such as list[int] passes for a class, but not with issubclass.
+            if isinstance(item, GenericAlias) or not (inspect.isclass(item) and issubclass(item, base)):
+                continue
+            if item.__module__ != module.__name__:
                 continue
             if inspect.isabstract(item):
                 continue
-            parameters = getattr(item, "__dataclass_params__", None)
-            if not dataclasses.is_dataclass(item) or parameters is None or not parameters.frozen:
+            # Its own parameters: those of a base that is a dataclass say nothing about its fields.
+            parameters = vars(item).get("__dataclass_params__")
+            if parameters is None or not parameters.frozen:
                 raise TypeError(f"{module.__name__}.{name} must be a frozen dataclass")
             if name in found:
                 raise TypeError(f"two methods are called {name}: {found[name].__module__} and {module.__name__}")

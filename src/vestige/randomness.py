@@ -12,6 +12,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from vestige.errors import InvalidInput
+
 
 class Stream(IntEnum):
     """What the noise is for. Two uses of one seed never share numbers."""
@@ -25,12 +27,24 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:
-    """The random generator of one row and draw."""
-    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, draw, row, 0]))
+    """The random generator of one row and draw.
+
+    Raises
+    ------
+    InvalidInput : the seed does not fit into 64 bits, so that it would share its numbers with another.
+    """
+    if not 0 <= seed < 1 << 64:
+        raise InvalidInput(f"The seed is {seed}.", expected="0 to 2**64 - 1.", remedy="choose another --seed.")
+    key = np.array([seed, int(stream)], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, draw, row, 0]))
 
 
 def normal(
     seed: int, stream: Stream, rows: Iterable[int], shape: Sequence[int], draw: int = 0
 ) -> npt.NDArray[np.float32]:
     """Standard normal noise [len(rows), *shape], one independent stream a row."""
-    return np.stack([generator(seed, stream, int(r), draw).standard_normal(tuple(shape), np.float32) for r in rows])
+    chosen = [int(r) for r in rows]
+    noise = np.empty((len(chosen), *shape), np.float32)
+    for place, row in enumerate(chosen):
+        noise[place] = generator(seed, stream, row, draw).standard_normal(tuple(shape), np.float32)
+    return noise

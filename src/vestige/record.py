@@ -43,6 +43,8 @@ class Table(_Part):
 
 
 class Series(_Part):
+    """One named line, set of bars or points; ``low`` and ``high`` bound ``y``."""
+
     name: str
     x: list[float | str]
     y: list[float | None]
@@ -90,13 +92,16 @@ class Match(_Part):
 
 
 class Verdict(str, Enum):
-    PASS = "pass"  # noqa: S105
+    """How a run ended, judged against a policy."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
     FINDING = "finding"
     INCONCLUSIVE = "inconclusive"
     NONE = "none"
 
     @property
     def exit_code(self) -> int:
+        """0 passed, 1 a finding, 3 inconclusive."""
         return {"pass": 0, "finding": 1, "inconclusive": 3, "none": 0}[self.value]
 
 
@@ -112,6 +117,8 @@ class Section(_Part):
 
 
 class Environment(_Part):
+    """What the run ran on."""
+
     versions: dict[str, str]
     python: str
     platform: str
@@ -120,6 +127,8 @@ class Environment(_Part):
 
 
 class Cost(_Part):
+    """What the run took."""
+
     seconds: float
     network_evaluations: int
     peak_memory_bytes: int | None = None

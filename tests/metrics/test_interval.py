@@ -105,6 +105,21 @@ def test_bootstrap_of_a_mean_is_the_normal_interval() -> None:
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.15 * half)
 
 
+def test_bootstrap_bounds_are_order_statistics_of_the_replicates() -> None:
+    seen: list[float] = []
+
+    def recorded(values: np.ndarray) -> float:
+        seen.append(mean(values))
+        return seen[-1]
+
+    for repeats, confidence, place in ((999, 0.95, 25), (1000, 0.95, 25), (39, 0.95, 1), (99, 0.8, 10)):
+        seen.clear()
+        found = bootstrap(recorded, np.arange(50.0), seed=0, repeats=repeats, confidence=confidence)
+        assert seen[0] == found.value == 24.5
+        replicates = sorted(seen[1:])
+        assert (found.low, found.high) == (replicates[place - 1], replicates[-place])
+
+
 def test_bootstrap_covers_the_promised_share() -> None:
     random = np.random.default_rng(1)
     samples = random.exponential(size=(100, 60))

@@ -94,7 +94,7 @@ def test_reduced_precision_is_kept_out_and_put_back(monkeypatch, brute, images, 
         reduce_precision()
         during = [b.fp32_precision for b in backends]
         with torch.autocast("cpu", torch.bfloat16):
-            for block in blocks(rows, rows, budget=50_000):
+            for block in blocks(rows, rows, budget=400_000):
                 assert [b.fp32_precision for b in backends] == during
                 assert torch.is_autocast_enabled("cpu")
                 assert (block.distance2.numpy() == brute(rows[block.query], rows[block.row])).all()
@@ -124,7 +124,7 @@ class Peak(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize(("budget", "n"), [(100_000, 40), (1_000_000, 300), (10_000_000, 600)])
+@pytest.mark.parametrize(("budget", "n"), [(100_000, 16), (1_000_000, 120), (10_000_000, 600)])
 @pytest.mark.parametrize(
     "reduction",
     [
@@ -137,7 +137,7 @@ def test_tensors_stay_within_the_budget(images, reduction, budget, n):
     rows = images(0, n, 1500)
     with Peak() as peak:
         reduction(rows, budget)
-    assert 0.1 * budget < peak.bytes <= budget
+    assert 0.05 * budget < peak.bytes <= budget
 
 
 @given(seeds, dims, st.integers(0, 20), st.integers(24 * 1024, 100_000))

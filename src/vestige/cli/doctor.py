@@ -13,7 +13,8 @@ from vestige.record import Cell, Table
 def examine() -> int:
     """Print the table; 0 if every core package works, 2 if something must be mended."""
     rows: list[list[Cell]] = [[name, version or "not installed"] for name, version in installed().items()]
-    rows += [["python", platform.python_version()], ["cores", os.cpu_count()]]
+    rows.append(["python", platform.python_version()])
+    rows.append(["cores", os.cpu_count()])
     fault = torchvision_fault()
     if fault is None:
         rows += _torch_rows()

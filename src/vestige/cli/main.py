@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vestige import __version__
-from vestige.errors import VestigeError
+from vestige.errors import InvalidInput, VestigeError
+
+if TYPE_CHECKING:
+    from vestige.models.sampler import Sampler
 
 app = typer.Typer(
     name="vestige",
@@ -52,6 +56,18 @@ def _model_checked() -> None:
     require_working_dependencies()
 
 
+def _sampler(name: str, steps: int) -> Sampler:
+    from vestige.models.sampler import SAMPLERS
+
+    if name.lower() not in SAMPLERS:
+        raise InvalidInput(
+            f"No sampler is called '{name}'.",
+            expected=f"one of {', '.join(SAMPLERS)}.",
+            remedy="correct --sampler.",
+        )
+    return SAMPLERS[name.lower()](steps=steps)
+
+
 @app.command(epilog="Example: vestige demo --out vestige-demo")
 def demo(
     out: Out = Path("vestige-demo"),
@@ -79,12 +95,18 @@ def audit(
     data: Annotated[str | None, typer.Option(help="Training images: folder, .npz, datasets folder.")] = None,
     non_members: Annotated[str | None, typer.Option(help="Images from the same source, never trained on.")] = None,
     generations: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 1000,
-    steps: Annotated[int, typer.Option(min=1, help="DDIM steps an image.")] = 20,
+    sampler: Annotated[str, typer.Option(help="ddim, ddpm or heun.")] = "ddim",
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps an image.")] = 20,
+    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance when sampling.")] = None,
     delta: Annotated[float, typer.Option(help="Radius of (l, delta)-memorization, rms, pixels in [0, 1].")] = 0.05,
-    rows: Annotated[int, typer.Option(min=2, help="Members (and non-members) whose denoising loss is compared.")] = 2000,
+    rows: Annotated[
+        int, typer.Option(min=2, help="Members (and non-members) whose denoising loss is compared.")
+    ] = 2000,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws a time for the denoising loss.")] = 4,
     policy: Annotated[Path | None, typer.Option(help="TOML file with limits; see the README.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a network evaluation. Results do not depend on it.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images a network evaluation. Results do not depend on it.")
+    ] = 128,
     null_condition: NullCondition = None,
     seed: Seed = 0,
     skip_corrupt: SkipCorrupt = False,
@@ -100,7 +122,6 @@ def audit(
     from vestige.audit.membership.denoising_loss import DenoisingLoss
     from vestige.cli.display import bars, finish
     from vestige.jobs.audit import audit as run
-    from vestige.models.sampler import DDIM
 
     attacks = [GenerateAndFilter(generations=generations, delta=delta), DenoisingLoss(draws=draws, rows=rows)]
     with bars() as progress:
@@ -111,7 +132,8 @@ def audit(
             out=out,
             attacks=attacks,
             policy=rules,
-            sampler=DDIM(steps=steps),
+            sampler=_sampler(sampler, steps),
+            guidance=guidance,
             seed=seed,
             batch_size=batch_size,
             null_condition=null_condition,
@@ -131,7 +153,8 @@ def erase(
     retain: Annotated[str | None, typer.Option(help="Training data; the forgotten rows are taken out of it.")] = None,
     method: Annotated[str, typer.Option(help="Eraser, as `vestige ls` names it.")] = "erasediff",
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the method, e.g. --set steps=300 --set target=noise.")
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, e.g. --set steps=300 --set target=noise."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the increment; its folder's if not given.")] = None,
     null_condition: NullCondition = None,
@@ -207,10 +230,20 @@ def verify(
 
 @app.command(epilog="Example: vestige report run --show-images")
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run.")] = None,
     show_images: ShowImages = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of report.json and stop.")] = False,
 ) -> None:
     """Draw the page of a finished run again and print its numbers."""
+    if schema:
+        from vestige.record import json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=2))
+        return
+    if run is None:
+        raise InvalidInput(
+            "No run was named.", expected="the folder of a finished run.", remedy="vestige report RUN, or --schema."
+        )
     from vestige.report.evidence import Evidence
     from vestige.report.folder import load, write
     from vestige.report.terminal import show
@@ -221,7 +254,9 @@ def report(
 
 
 @increments.command("list", epilog="Example: vestige increments list increment erased-model")
-def list_increments(paths: Annotated[list[Path], typer.Argument(help="Increments, or models with some applied.")]) -> None:
+def list_increments(
+    paths: Annotated[list[Path], typer.Argument(help="Increments, or models with some applied.")],
+) -> None:
     """Say what increments are, or which a model carries."""
     from vestige.cli.display import show_table
     from vestige.jobs.increments import describe_increments

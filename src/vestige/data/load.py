@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vestige.data.images import ImageSet
 from vestige.dependencies import need
@@ -32,6 +31,7 @@ def load_images(path: Path, *, skip_corrupt: bool = False) -> tuple[ImageSet, tu
     ------
     NotFound, EmptySet : nothing there.
     CorruptFile : an image cannot be decoded; the message names it, ``skip_corrupt`` passes over it.
+    InvalidInput : an array or image is of a kind that cannot be read as 8-bit pixels, or labels are no numbers.
     ShapeMismatch : images differ in size or colour.
     """
     if not path.exists():
@@ -60,12 +60,14 @@ def _from_folder(folder: Path, skip_corrupt: bool) -> tuple[ImageSet, tuple[str,
         try:
             images.append(_decode(file))
             kept.append(file)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        except InvalidInput:
+            raise
+        except Exception as error:  # decoders raise whatever a broken file leads them to
             if not skip_corrupt:
                 raise CorruptFile(
                     f"{file} cannot be decoded as an image ({str(error).splitlines()[0] if str(error) else 'broken'}).",
                     expected="an intact image file.",
-                    remedy="repair or remove the file, or pass --skip-corrupt to leave such files out (they are named).",
+                    remedy="repair or remove it, or pass --skip-corrupt to leave such files out (they are named).",
                 ) from error
             skipped.append(str(file))
     if not images:
@@ -85,7 +87,7 @@ def _from_folder(folder: Path, skip_corrupt: bool) -> tuple[ImageSet, tuple[str,
 
 def _decode(file: Path) -> npt.NDArray[np.uint8]:
     with Image.open(file) as image:
-        return _array_of(image)
+        return _array_of(image, str(file))
 
 
 def _check_alike(images: list[npt.NDArray[np.uint8]], files: list[Path]) -> None:
@@ -102,7 +104,7 @@ def _from_npz(path: Path) -> ImageSet:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive may raise anything: BadZipFile, zlib.error, EOFError, …
         raise CorruptFile(
             f"{path} cannot be read as .npz ({error}).",
             expected="plain arrays written by numpy.savez.",
@@ -116,8 +118,21 @@ def _from_npz(path: Path) -> ImageSet:
             remedy="save it with numpy.savez(path, images=..., labels=...).",
         )
     label_key = next((k for k in _LABEL_KEYS if k in arrays), None)
-    labels = None if label_key is None else arrays[label_key].astype(np.int64).reshape(-1)
-    return ImageSet(as_uint8(arrays[key], f"{path}:{key}"), labels, str(path))
+    labels = None if label_key is None else _as_labels(arrays[label_key], f"{path}:{label_key}")
+    return ImageSet(as_uint8(arrays[key], f"{path}:{key}"), labels, str(path)).required("to read")
+
+
+def _as_labels(array: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64]:
+    whole = np.issubdtype(array.dtype, np.integer) or (
+        np.issubdtype(array.dtype, np.floating) and bool((np.mod(array, 1) == 0).all())
+    )
+    if whole and array.ndim > 0 and array.size == len(array):
+        return array.astype(np.int64).reshape(-1)
+    raise InvalidInput(
+        f"{source} holds {array.dtype} of shape {array.shape}.",
+        expected="one whole number an image.",
+        remedy="number the classes from 0.",
+    )
 
 
 def as_uint8(array: npt.NDArray[Any], source: str) -> npt.NDArray[np.uint8]:
@@ -164,14 +179,21 @@ def _from_datasets(path: Path) -> ImageSet:
             remedy="rename it with dataset.rename_column.",
         )
     label_key = next((k for k in ("label", "labels") if k in columns), None)
-    images = [_array_of(row) for row in table[image_key]]
+    images = [_array_of(row, f"{path}[{i}]") for i, row in enumerate(table[image_key])]
     if not images:
         raise EmptySet(f"{path} holds no image.", expected="at least one.", remedy="check the dataset.")
     _check_alike(images, [Path(f"{path}[{i}]") for i in range(len(images))])
-    labels = None if label_key is None else np.asarray(table[label_key], dtype=np.int64)
+    labels = None if label_key is None else _as_labels(np.asarray(table[label_key]), f"{path}:{label_key}")
     return ImageSet(np.stack(images), labels, str(path))
 
 
-def _array_of(image: Image.Image) -> npt.NDArray[np.uint8]:
+def _array_of(image: Image.Image, source: str) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith(("I", "F")):
+        # Pillow would turn everything above 255 into white.
+        raise InvalidInput(
+            f"{source} has more than 8 bits a pixel (mode {image.mode}).",
+            expected="8 bits a channel.",
+            remedy="scale it to 8 bits as was done for training, or pass an .npz of floats in [0, 1].",
+        )
     array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8)
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)

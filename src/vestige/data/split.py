@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from vestige.data.images import ImageSet
 from vestige.digest import digest_json
+from vestige.errors import InvalidInput
 from vestige.nearest import clusters, nearest, rms
+from vestige.randomness import Stream, generator
 
 DUPLICATE_RADIUS = 0.02
 """Near-duplicates lie within this rms distance (pixels in [0, 1]): about a JPEG's re-encoding."""
@@ -39,9 +42,10 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of members, copies and others."""
+        """Digest of members, their counts and clusters, and others."""
         others = None if self.others is None else self.others.digest
-        return digest_json({"members": self.members.digest, "copies": self.copies.tolist(), "others": others})
+        counts = {"exact": self.exact.tolist(), "copies": self.copies.tolist(), "cluster": self.cluster.tolist()}
+        return digest_json({"members": self.members.digest, **counts, "others": others})
 
 
 def split(train: ImageSet, others: ImageSet | None = None, *, radius: float = DUPLICATE_RADIUS) -> Split:
@@ -63,13 +67,35 @@ def split(train: ImageSet, others: ImageSet | None = None, *, radius: float = DU
     return Split(members, exact, copies, cluster, outside.take(clean), len(outside) - len(clean))
 
 
+def hold_out(
+    images: ImageSet, share: float, *, seed: int, radius: float = DUPLICATE_RADIUS
+) -> tuple[ImageSet, ImageSet]:
+    """Divide images into (kept, held out) before training, whole clusters of near-duplicates at a time.
+
+    Parameters
+    ----------
+    share : of the clusters to hold out, in (0, 1); they serve as non-members later.
+
+    Raises
+    ------
+    InvalidInput : a share outside (0, 1).
+    """
+    if not 0 < share < 1:
+        raise InvalidInput(f"share={share}.", expected="a number between 0 and 1.", remedy="change it.")
+    cluster = clusters(images.required("to divide").flat, radius)
+    names = np.unique(cluster)
+    held = generator(seed, Stream.SUBSET, len(names)).permutation(names)[: round(share * len(names))]
+    outside = np.isin(cluster, held)
+    return images.take(np.flatnonzero(~outside)), images.take(np.flatnonzero(outside))
+
+
 def duplicate_groups(copies: npt.NDArray[np.int64]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Rows by duplicate count in powers of four: ``("1", mask)``, ``("2-3", mask)``, ``("4-15", mask)``, …; none empty."""
+    """Rows by duplicate count: ``("1", mask)``, ``("2-3", mask)``, then by powers of four; none empty."""
     edges = [1, 2]
     while edges[-1] <= copies.max(initial=1):
         edges.append(4 ** len(edges[1:]))
     groups: list[tuple[str, npt.NDArray[np.bool_]]] = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         mask = (copies >= low) & (copies < high)
         if mask.any():
             groups.append((str(low) if high == low + 1 else f"{low}-{high - 1}", mask))

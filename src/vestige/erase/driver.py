@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ def noise_loss(student: Denoiser, batch: Batch, target: Tensor) -> Tensor:
 
 @dataclass
 class Driver:
-    """Runs a fixed number of seeded optimization steps on a copy of a network.
+    """Runs a fixed number of seeded Adam steps on a copy of a network, the rate falling by a cosine to 0.
 
     ``step(index, rng)`` must leave the descent direction in the parameters' ``.grad`` and
     return the number of images that went through a backward pass. State is saved every
@@ -106,6 +107,8 @@ class Driver:
                 passed_back = step(index, generator(self.context.seed, Stream.ERASE, index))
                 spent += self.student.evaluations + self.base.evaluations - before + 2 * passed_back
                 torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.learning_rate * (1 + math.cos(math.pi * index / self.steps)) / 2
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 task.advance()

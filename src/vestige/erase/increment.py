@@ -7,7 +7,6 @@ bit for bit by using the base.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +80,7 @@ class Increment:
             raise NothingChanged(
                 f"{method} moved no weight.",
                 expected="a change.",
-                remedy="raise the learning rate or the number of steps, or check that the forget set is what you meant.",
+                remedy="raise the learning rate or the number of steps, or check the forget set.",
             )
         return Increment(
             Manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
 from vestige.record import Cell, Estimate, NotDone, Record, Section, Table
 from vestige.report.evidence import Evidence, Picture, Strip
+from vestige.store import write_text
 
 AnyAttack = Attack[Any]
 
@@ -107,6 +109,7 @@ def audit(
     seed: int = 0,
     batch_size: int = 128,
     null_condition: int | None = None,
+    guidance: float | None = None,
     skip_corrupt: bool = False,
     show_images: bool = False,
     overwrite: bool = False,
@@ -121,6 +124,7 @@ def audit(
     data : training images; a zoo model brings its own.
     non_members : images from the same source that the model never saw; without them
         precision and membership are not measured.
+    guidance : scale of classifier-free guidance when sampling; needs a null condition.
     out : folder for report, records and cached results; the same call resumes there.
     attacks : instances of :class:`Attack`; all, with defaults, if absent.
 
@@ -131,7 +135,7 @@ def audit(
     VestigeError : bad input, named, before any work is done.
     """
     attacks = list(attacks) if attacks is not None else default_attacks()
-    loading = Loading(sampler or DDIM(), batch_size, null_condition)
+    loading = Loading(sampler or DDIM(), batch_size, null_condition, guidance)
     entry = zoo_entry(model)
     if data is None and entry is not None:
         data, non_members = f"{entry.name}:train", non_members or f"{entry.name}:held-out"
@@ -154,6 +158,7 @@ def audit(
         "policy": policy.audit.model_dump(),
         "seed": seed,
         "null_condition": null_condition,
+        "guidance": guidance,
         "digests": {"model": subject.digest, "data": who.digest},
     }
     desk = Desk(Path(out), _plain(config), seed, batch_size, progress or Silent(), overwrite)
@@ -177,7 +182,28 @@ def audit(
         sections=[data_section(who, skipped), *(o.section for o in findings.outcomes.values())],
         not_done=findings.not_done,
     )
+    write_rows(findings, who, desk.out)
     return desk.finish(record, evidence(findings, who), show_images)
+
+
+def write_rows(findings: Findings, who: Split, out: Path) -> None:
+    """``rows.jsonl``: one line a distinct member or non-member with its counts and the score of every attack."""
+    extracted = set(findings.extracted.tolist())
+    lines: list[dict[str, Any]] = []
+    for row, (identity, name) in enumerate(zip(who.members.ids, who.members.names, strict=True)):
+        counts = {"rows": int(who.exact[row]), "copies": int(who.copies[row])}
+        cluster = who.members.ids[who.cluster[row]]
+        line = {"id": identity, "name": name, "side": "member", **counts, "cluster": cluster}
+        scores = {k: o.member_scores[row] for k, o in findings.outcomes.items()}
+        lines.append({**line, "extracted": row in extracted, **scores})
+    others = who.others
+    for row, identity in enumerate(() if others is None else others.ids):
+        scores = {k: o.other_scores[row] for k, o in findings.outcomes.items()}
+        lines.append(
+            {"id": identity, "name": "" if others is None else others.names[row], "side": "non-member", **scores}
+        )
+    text = [json.dumps({k: None if v != v else v for k, v in line.items()}) for line in lines]
+    write_text(out / "rows.jsonl", "\n".join(text) + "\n")
 
 
 def cost_lines(seconds: float, evaluations: int) -> list[Estimate]:

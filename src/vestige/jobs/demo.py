@@ -11,8 +11,9 @@ from vestige.audit.attack import Attack
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
 from vestige.audit.membership.denoising_loss import DenoisingLoss
 from vestige.erase.data.erasediff import EraseDiff
+from vestige.erase.increment import MANIFEST, Increment
 from vestige.jobs.audit import audit, cost_lines
-from vestige.jobs.erase import erase
+from vestige.jobs.erase import Erasure, erase
 from vestige.jobs.increments import apply_increments, remove_increments
 from vestige.jobs.run import Desk, Run, environment, now
 from vestige.jobs.traces import Probe
@@ -23,7 +24,7 @@ from vestige.record import Estimate, Record, Section
 from vestige.report.evidence import Evidence
 from vestige.zoo import zoo_model
 
-MODEL = "digits-ddpm"
+MODEL, NAME = "digits-ddpm", "forget-extracted"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,12 @@ QUICK = Plan(
 
 
 def demo(
-    out: str | Path, *, plan: Plan = FULL, overwrite: bool = False, show_images: bool = True, progress: Progress | None = None
+    out: str | Path,
+    *,
+    plan: Plan = FULL,
+    overwrite: bool = False,
+    show_images: bool = True,
+    progress: Progress | None = None,
 ) -> Run:
     """Audit ``digits-ddpm``, erase what it gave up, verify, and put it back.
 
@@ -60,9 +66,16 @@ def demo(
     """
     folder, progress, started = Path(out), progress or Silent(), time.monotonic()
     desk = Desk(folder, _config(plan), progress=progress, overwrite=overwrite)
-    common = {"overwrite": overwrite, "progress": progress}
-    first = audit(MODEL, out=folder / "audit", attacks=plan.attacks, sampler=plan.sampler, show_images=show_images, **common)
-    made = erase(MODEL, forget=first, out=folder / "increment", method=plan.eraser, name="forget-extracted", **common)
+    first = audit(
+        MODEL,
+        out=folder / "audit",
+        attacks=plan.attacks,
+        sampler=plan.sampler,
+        show_images=show_images,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    made = _increment(folder / "increment", first, plan, overwrite, progress)
     check = verify(
         MODEL,
         increment=made,
@@ -70,13 +83,19 @@ def demo(
         out=folder / "verify",
         probe=plan.probe,
         show_images=show_images,
-        **common,
+        overwrite=overwrite,
+        progress=progress,
     )
     apply_increments(MODEL, [made.folder], out=folder / "erased", overwrite=True)
-    _, exact = remove_increments(folder / "erased", ["forget-extracted"], out=folder / "restored", overwrite=True)
-    return desk.finish(
-        _record(desk, first, check, exact, time.monotonic() - started), _pictures(folder), show_images
-    )
+    _, exact = remove_increments(folder / "erased", [NAME], out=folder / "restored", overwrite=True)
+    return desk.finish(_record(desk, first, check, exact, time.monotonic() - started), _pictures(folder), show_images)
+
+
+def _increment(folder: Path, first: Run, plan: Plan, overwrite: bool, progress: Progress) -> Erasure:
+    """The erasure, or the one that an interrupted demonstration already finished."""
+    if (folder / MANIFEST).exists() and not overwrite:
+        return Erasure(folder, Increment.load(folder))
+    return erase(MODEL, forget=first, out=folder, method=plan.eraser, name=NAME, overwrite=overwrite, progress=progress)
 
 
 def _config(plan: Plan) -> dict[str, Any]:

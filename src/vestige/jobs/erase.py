@@ -50,7 +50,7 @@ def forgotten_rows(forget: Forget, who: Split) -> npt.NDArray[np.int64]:
         raise EmptySet(
             f"The forget set {_name(forget)} is empty.",
             expected="at least one training image.",
-            remedy="if the audit extracted nothing there is nothing to erase; else pass rows:ID, class:LABEL or images.",
+            remedy="where an audit extracted nothing, name what to forget: rows:ID, class:LABEL or images.",
         )
     return np.flatnonzero(np.isin(who.cluster, who.cluster[chosen])).astype(np.int64)
 

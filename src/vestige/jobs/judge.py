@@ -60,7 +60,10 @@ def _membership(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
     area, control = lines["membership/auc"], lines["membership/auc_control"]
     low, high, value = area.low or 0.0, area.high or 1.0, area.value or 0.5
     if not (control.low or 0.0) <= 0.5 <= (control.high or 1.0):
-        return Verdict.INCONCLUSIVE, f"The membership control is {control.value:.3f}, not chance; its result is not used."
+        return (
+            Verdict.INCONCLUSIVE,
+            f"The membership control is {control.value:.3f}, not chance; its result is not used.",
+        )
     bound = f"[{low:.3f}, {high:.3f}]; the policy allows {policy.max_membership_auc:g}"
     if low > policy.max_membership_auc:
         return Verdict.FINDING, f"Members are told from non-members with AUC {value:.3f} {bound}."
@@ -79,7 +82,9 @@ def judge_verify(summary: Sequence[Estimate], policy: VerifyPolicy) -> tuple[Ver
     else:
         text = f"None of {after.n} forgotten images comes out with the audit's budget and seeds."
         reasons.append((Verdict.PASS, text))
-    reasons.append(_ratio(lines["erase/retain_loss_ratio"], policy.max_retain_loss_ratio, "denoising loss on retained images"))
+    reasons.append(
+        _ratio(lines["erase/retain_loss_ratio"], policy.max_retain_loss_ratio, "denoising loss on retained images")
+    )
     before, now = lines["erase/frechet_before"].value, lines["erase/frechet_after"].value
     if before and now is not None:
         growth = Estimate(name="frechet", value=now / before)

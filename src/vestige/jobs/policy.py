@@ -31,8 +31,12 @@ class VerifyPolicy(_Strict):
     """What an erasure may leave behind and cost."""
 
     max_extracted: int = Field(default=0, ge=0, description="forgotten images that may still come out")
-    max_retain_loss_ratio: float = Field(default=1.05, gt=0, description="denoising loss on retained images, after/before")
-    max_frechet_ratio: float = Field(default=1.25, gt=0, description="Fréchet distance to retained images, after/before")
+    max_retain_loss_ratio: float = Field(
+        default=1.05, gt=0, description="denoising loss on retained images, after/before"
+    )
+    max_frechet_ratio: float = Field(
+        default=1.25, gt=0, description="Fréchet distance to retained images, after/before"
+    )
     residue: bool = Field(default=True, description="whether a trace that geometry still shows keeps the verdict open")
 
 

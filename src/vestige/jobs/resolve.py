@@ -28,6 +28,13 @@ class Loading:
     sampler: Sampler
     batch_size: int = 128
     null_condition: int | None = None
+    guidance: float | None = None
+
+    def subject(self, name: str, denoiser: Denoiser, folder: Path | None = None) -> Subject:
+        """A denoiser, sampled as these settings say."""
+        return Subject.of_denoiser(
+            name, denoiser, self.sampler, guidance=self.guidance, batch_size=self.batch_size, folder=folder
+        )
 
 
 def zoo_entry(model: ModelLike) -> ZooModel | None:
@@ -46,14 +53,14 @@ def resolve_model(model: ModelLike, loading: Loading) -> Subject:
     if entry is not None:
         return _from_folder(str(model), entry.folder, loading)
     if isinstance(model, Denoiser):
-        return Subject.of_denoiser(type(model).__name__, model, loading.sampler, batch_size=loading.batch_size)
+        return loading.subject(type(model).__name__, model)
     if isinstance(model, SampleBank):
         return Subject.of_samples("samples", model)
     if not isinstance(model, str | Path):
         from vestige.models.adapters.diffusers import from_pipeline
 
         denoiser = from_pipeline(model, null_condition=loading.null_condition)
-        return Subject.of_denoiser(type(model).__name__, denoiser, loading.sampler, batch_size=loading.batch_size)
+        return loading.subject(type(model).__name__, denoiser)
     path = Path(model)
     if not path.exists():
         raise NotFound(
@@ -76,7 +83,7 @@ def _from_folder(name: str, folder: Path, loading: Loading) -> Subject:
     from vestige.models.adapters.diffusers import load_folder
 
     denoiser = load_folder(folder, null_condition=loading.null_condition)
-    return Subject.of_denoiser(name, denoiser, loading.sampler, batch_size=loading.batch_size, folder=folder)
+    return loading.subject(name, denoiser, folder)
 
 
 def resolve_data(data: DataLike, *, skip_corrupt: bool = False) -> tuple[ImageSet, tuple[str, ...]]:

@@ -144,7 +144,8 @@ def residue_section(parts: Comparison) -> Part:
         name: dsm_dimension(parts.table(model, gone, times, f"residue, {name}")) for name, model in parts.models.items()
     }
     lines = [
-        estimate(f"erase/residue_{name}", mean_interval(values), "local dimension") for name, values in dimension.items()
+        estimate(f"erase/residue_{name}", mean_interval(values), "local dimension")
+        for name, values in dimension.items()
     ]
     outside = _outside(parts)
     if outside is None:
@@ -229,7 +230,7 @@ def _residue_figure(groups: list[tuple[str, dict[str, Floats]]], outside: Floats
         series=series,
         x_label="copies in the training data",
         y_label="local dimension",
-        caption="Bars show 95 % intervals of the mean. Near zero is memorized; non-members show the level of the unseen.",
+        caption="Bars: 95 % intervals of the mean. Near zero is memorized; non-members show the unseen level.",
     )
 
 

@@ -28,13 +28,11 @@ from vestige.jobs.run import Desk, Run, environment, now
 from vestige.jobs.traces import Comparison, Probe, generation_section, residue_section, retention_section
 from vestige.models.adapters.diffusers import DiffusersDenoiser
 from vestige.models.denoiser import Denoiser
-from vestige.models.sampler import DDIM, DDPM, Heun, Sampler, Spacing
+from vestige.models.sampler import SAMPLERS, Spacing
 from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
 from vestige.record import Estimate, Record, Section
 from vestige.report.evidence import Evidence, Strip
-
-_SAMPLERS: dict[str, type[Sampler]] = {s.__name__: s for s in (DDIM, DDPM, Heun)}
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,11 @@ class Again:
     """The settings of a finished audit, as objects."""
 
     attacks: list[AnyAttack]
-    sampler: Sampler
     data: DataLike
     non_members: DataLike | None
     seed: int
     skip_corrupt: bool
-    null_condition: int | None
+    loading: Loading
 
 
 def same_again(run: Run, data: DataLike | None, non_members: DataLike | None) -> Again:
@@ -65,16 +62,15 @@ def same_again(run: Run, data: DataLike | None, non_members: DataLike | None) ->
             remedy="pass --against with what `vestige audit --out` wrote.",
         )
     settings = dict(config["sampler"])
-    kind = _SAMPLERS[settings.pop("sampler")]
+    kind = SAMPLERS[settings.pop("sampler").lower()]
     settings["spacing"] = Spacing(settings["spacing"])
     return Again(
         [_attack(dict(a)) for a in config["attacks"]],
-        kind(**settings),
         data if data is not None else config["data"],
         non_members if non_members is not None else config["non_members"],
         int(config["seed"]),
         bool(config["skip_corrupt"]),
-        config["null_condition"],
+        Loading(kind(**settings), null_condition=config["null_condition"], guidance=config["guidance"]),
     )
 
 
@@ -116,15 +112,14 @@ def verify(
     run = against if isinstance(against, Run) else Run.open(Path(against))
     change = _increment(increment)
     again, entry = same_again(run, data, non_members), zoo_entry(model)
-    loading = Loading(again.sampler, null_condition=again.null_condition)
-    subject = resolve_model(model, loading)
+    subject = resolve_model(model, again.loading)
     base = subject.opened("Verifying an erasure")
     change.check_base(base.digest)
     who, _ = prepare(subject, again.data, again.non_members, again.skip_corrupt)
     _same(run, subject, who)
     rows = _forgotten(change, who)
     retrained = reference if reference is not None else (entry.reference.name if entry and entry.reference else None)
-    other = None if retrained is None else resolve_model(retrained, loading).opened("The reference")
+    other = None if retrained is None else resolve_model(retrained, again.loading).opened("The reference")
     probe, policy = probe or Probe(), policy or Policy()
     config = {
         "model": subject.name,
@@ -137,7 +132,7 @@ def verify(
     desk = Desk(Path(out), config, again.seed, progress=progress or Silent(), overwrite=overwrite)
     context = desk.context
     erased = applied(base, [(change, 1.0)])
-    inside = Subject.of_denoiser(f"{subject.name} without {len(rows)} images", erased, again.sampler)
+    inside = again.loading.subject(f"{subject.name} without {len(rows)} images", erased)
     before = examine(subject, who, _extraction_only(again.attacks), context)
     after = examine(inside, who, again.attacks, context)
     features, judge = resolve_judges(model)

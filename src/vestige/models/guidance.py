@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from vestige.digest import digest_json
 from vestige.errors import Unsupported
@@ -42,9 +43,24 @@ class Guided(Denoiser):
         null = torch.full((len(x_t),), self._null, device=x_t.device)
         if condition is None or self.scale == 0:
             return self.inner.predict(x_t, t, null)
+        self.evaluations += len(x_t)  # the second of each image; `predict` counts the first
         both = self.inner.predict(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([null, condition]))
         without, given = both.chunk(2)
         return without + self.scale * (given - without)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the inner model."""
+        return self.inner.device
+
+    @property
+    def module(self) -> nn.Module:
+        """The network of the inner model."""
+        return self.inner.module
+
+    def with_module(self, module: nn.Module) -> Guided:
+        """The same guidance of another network."""
+        return Guided(self.inner.with_module(module), self.scale)
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,7 @@
 """Closed-form denoisers: models whose every answer is known, to decide what is right.
 
 ``EmpiricalDenoiser(train)`` is the perfect memorizer, ``EmpiricalDenoiser(retain)`` the
-exactly unlearned model, ``GaussianDenoiser`` the perfect generalizer.
+exactly unlearned model, ``gaussian_denoiser`` the perfect generalizer.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class EmpiricalDenoiser(Denoiser):
     train : images [m, c, h, w] in [-1, 1].
     labels : class of each image; a condition then restricts the sum to its class.
     weights : positive weights of the images (duplicate counts), uniform if absent.
+
+    Raises
+    ------
+    EmptySet : there is no image, or none of the class that a condition asks for.
     """
 
     def __init__(
@@ -64,7 +68,14 @@ class EmpiricalDenoiser(Denoiser):
         logits = ratio[:, None] * (_image_dot(x, self.train) - alpha.flatten()[:, None] * scaled.square().sum(1) / 2)
         logits = logits + self.log_weights
         if condition is not None and self.labels is not None:
-            logits = logits.masked_fill(condition[:, None] != self.labels[None, :], -torch.inf)
+            elsewhere = condition[:, None] != self.labels[None, :]
+            if bool(elsewhere.all(1).any()):
+                raise EmptySet(
+                    f"EmpiricalDenoiser holds no image of class {int(condition[elsewhere.all(1)][0])}.",
+                    expected="an image of every class that is asked for.",
+                    remedy="ask for other classes, or build it without labels.",
+                )
+            logits = logits.masked_fill(elsewhere, -torch.inf)
         return (logits.softmax(1) @ scaled).view_as(x).to(x_t.dtype)
 
     @property
@@ -129,5 +140,3 @@ def gaussian_denoiser(
 ) -> MixtureDenoiser:
     """Optimal denoiser of one Gaussian: ``m + a C (a^2 C + s^2 I)^-1 (x_t - a m)``."""
     return MixtureDenoiser(mean[None], covariance[None], schedule=schedule)
-
-

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,21 @@ class Spacing(Enum):
     LINSPACE = "linspace"
 
     def times(self, schedule: Schedule, steps: int) -> list[float]:
-        """``steps + 1`` falling times, the last one 0."""
-        if not isinstance(schedule, DiscreteTable):
-            return [float(t) for t in np.linspace(1, 0, steps + 1)]
-        trained = schedule.steps
-        if not 1 <= steps <= trained:
+        """``steps + 1`` falling times, the last one 0.
+
+        Raises
+        ------
+        InvalidInput : fewer steps than one, or more than were trained.
+        """
+        trained = schedule.steps if isinstance(schedule, DiscreteTable) else None
+        if steps < 1 or (trained is not None and steps > trained):
             raise InvalidInput(
                 f"{steps} sampling steps were asked for.",
-                expected=f"1 to {trained}, the number of trained steps.",
+                expected="at least 1." if trained is None else f"1 to {trained}, the number of trained steps.",
                 remedy="choose --steps in that range.",
             )
+        if not isinstance(schedule, DiscreteTable) or trained is None:
+            return [float(t) for t in np.linspace(1, 0, steps + 1)]
         match self:
             case Spacing.LEADING:
                 indices = np.arange(steps)[::-1] * (trained // steps)
@@ -79,7 +85,7 @@ class Sampler(ABC):
         first = torch.full((len(start),), times[0], dtype=start.dtype, device=start.device)
         # A variance-exploding schedule starts at its own scale, every other one at 1.
         x = start * denoiser.levels(first)[1].clamp_min(1)
-        for draw, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True), start=1):
+        for draw, (t, s) in enumerate(pairwise(times), start=1):
             now, then = first.new_full((len(x),), t), first.new_full((len(x),), s)
             x = self._step(denoiser, x, now, then, condition, fresh, draw)
         return x.clamp(-1, 1)
@@ -130,8 +136,8 @@ class DDPM(Sampler):
 class Heun(Sampler):
     """Second-order solution of the probability-flow ODE (Karras et al. 2022, arXiv 2206.00364, algorithm 1).
 
-    In ``y = x / alpha`` and ``r = sigma / alpha`` the ODE is ``dy/dr = eps``. Two
-    evaluations a step, one in the last.
+    In ``y = x / alpha`` and ``r = sigma / alpha`` the ODE is ``dy/dr = (y - E[x_0 | x_t]) / r``.
+    Two evaluations a step, one in the last.
     """
 
     def evaluations(self) -> int:
@@ -143,9 +149,14 @@ class Heun(Sampler):
     ) -> Tensor:
         alpha_t, sigma_t = denoiser.levels(t)
         alpha_s, sigma_s = denoiser.levels(s)
-        mean, noise = denoiser.mean_and_noise(x_t, t, condition)
-        euler = alpha_s * self._clipped(mean) + sigma_s * noise
+        mean = self._clipped(denoiser.mean(x_t, t, condition))
+        slope = (x_t - alpha_t * mean) / sigma_t
+        euler = alpha_s * mean + sigma_s * slope
         if float(sigma_s[0]) == 0 or float(alpha_t[0]) == 0:
             return euler
-        slope = (noise + denoiser.noise(euler, s, condition)) / 2
-        return alpha_s * (x_t / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) * slope)
+        ahead = (euler - alpha_s * self._clipped(denoiser.mean(euler, s, condition))) / sigma_s
+        return alpha_s * (x_t / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) * (slope + ahead) / 2)
+
+
+SAMPLERS: dict[str, type[Sampler]] = {kind.__name__.lower(): kind for kind in (DDIM, DDPM, Heun)}
+"""Samplers by the name that a command line or a record gives them."""

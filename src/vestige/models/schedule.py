@@ -32,13 +32,13 @@ class Schedule(ABC):
         return t
 
     def time_of_ratio(self, ratio: float) -> float:
-        """Time at which sigma/alpha equals ``ratio``, by bisection (the ratio grows with time)."""
+        """First time at which sigma/alpha reaches ``ratio``, by bisection (the ratio grows with time)."""
         low, high = 0.0, 1.0
         for _ in range(60):
             middle = (low + high) / 2
             alpha, sigma = self.alpha_sigma(torch.tensor(middle, dtype=torch.float64))
             low, high = (middle, high) if float(sigma) < ratio * float(alpha) else (low, middle)
-        return (low + high) / 2
+        return high
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Cosine(Schedule):
 
     def alpha_sigma(self, t: Times) -> tuple[Times, Times]:
         """A quarter of the unit circle."""
-        return torch.cos(t * math.pi / 2).clamp_min(0), torch.sin(t * math.pi / 2)
+        # The cosine of a rounded pi/2 is not zero; this is, so that time 1 is pure noise in every precision.
+        return torch.sin((1 - t) * math.pi / 2), torch.sin(t * math.pi / 2)
 
     def key(self) -> dict[str, Any]:
         """Name alone."""

@@ -9,6 +9,7 @@ from vestige.errors import NeedsAccess
 from vestige.models.access import Access
 from vestige.models.denoiser import Denoiser
 from vestige.models.generator import DiffusionGenerator, Generator, SampleBank
+from vestige.models.guidance import Guided
 from vestige.models.sampler import Sampler
 
 
@@ -58,10 +59,17 @@ class Subject:
 
     @staticmethod
     def of_denoiser(
-        name: str, denoiser: Denoiser, sampler: Sampler, *, batch_size: int = 128, folder: Path | None = None
+        name: str,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        *,
+        guidance: float | None = None,
+        batch_size: int = 128,
+        folder: Path | None = None,
     ) -> Subject:
-        """A subject whose every level up to the denoiser's is open."""
-        return Subject(name, DiffusionGenerator(denoiser, sampler, batch_size), denoiser, denoiser.digest, folder)
+        """A subject whose every level up to the denoiser's is open; ``guidance`` acts on sampling alone."""
+        drawn = denoiser if guidance is None else Guided(denoiser, guidance)
+        return Subject(name, DiffusionGenerator(drawn, sampler, batch_size), denoiser, denoiser.digest, folder)
 
     @staticmethod
     def of_samples(name: str, bank: SampleBank) -> Subject:

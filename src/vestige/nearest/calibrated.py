@@ -57,7 +57,7 @@ def calibrated(
     ------
     InvalidInput : labels that do not match the rows, fewer than one neighbour, alpha not positive.
 
-    Source: Carlini et al. 2023, arXiv 2301.13188, section 5.1.
+    Source: Carlini et al. 2023, arXiv 2301.13188, the study of CIFAR-10.
     """
     check(queries, rows)
     clusters = np.arange(len(rows)) if labels is None else np.unique(labels, return_inverse=True)[1]

@@ -5,7 +5,8 @@ integers, its nodes numbered in degeneracy order. A dense blob has too many maxi
 asked here have short answers: which disjoint groups are there, and which nodes are in any clique of a given size. A
 greedy clique mostly settles either; where it is too small, branch and bound with a colouring bound decides exactly.
 
-Source: the self-consistency filter of Carlini et al. 2023, arXiv 2301.13188, section 4.2.
+Source: the self-consistency filter of Carlini et al. 2023, arXiv 2301.13188; branch and bound by greedy colouring
+follows Tomita and Seki 2003, doi 10.1007/3-540-45066-1_22.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def count_within(
 ) -> Integers:
     """How many rows lie within ``radius`` of each query, int64 [n]: the k of (k, l, delta)-eidetic memorization.
 
-    Source: Carlini et al. 2023, arXiv 2301.13188, definition 2.
+    Source: Carlini et al. 2023, arXiv 2301.13188, where delta is the radius.
     """
     check(queries, rows)
     limit = radius_limit(radius, rows.shape[1])

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ class Evidence:
 
     def save(self, path: Path) -> None:
         """Write everything to one ``.npz``, replacing it whole (StorageFailed if it cannot be written)."""
-        arrays: dict[str, npt.NDArray[np.generic]] = {}
+        arrays: dict[str, npt.NDArray[Any]] = {}
         for index, pair in sorted(self.pairs.items()):
             arrays[f"pair/{index}/generated"] = pair.generated
             arrays[f"pair/{index}/training"] = pair.training
@@ -126,7 +126,7 @@ class Evidence:
             raise _corrupt(path, error.found) from error
 
 
-def _check(images: Pixels, dimensions: int, name: str) -> None:
+def _check(images: npt.NDArray[Any], dimensions: int, name: str) -> None:
     shape = "[h, w, c]" if dimensions == 3 else "[n, h, w, c]"
     # Annotations do not bind a caller, and a float image would be drawn black.
     if images.dtype != np.uint8 or images.ndim != dimensions or images.shape[-1] not in _CHANNELS or images.size == 0:
@@ -137,11 +137,11 @@ def _check(images: Pixels, dimensions: int, name: str) -> None:
         )
 
 
-def _text(value: str) -> npt.NDArray[np.str_]:
+def _text(value: str) -> npt.NDArray[Any]:
     return np.array(value, dtype=np.str_)
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         raise ValueError("holds a single array")
@@ -149,30 +149,31 @@ def _read(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         return {key: loaded[key] for key in loaded.files}
 
 
-def _pixels(array: npt.NDArray[np.generic]) -> Pixels:
-    # Picture and Strip check the type; this only tells the type checker.
-    return cast("Pixels", array)
+def _pixels(arrays: Mapping[str, npt.NDArray[Any]], key: str, dimensions: int) -> Pixels:
+    # Checked here already, so that the message names the entry of the file.
+    _check(arrays[key], dimensions, key)
+    return arrays[key]
 
 
-def _pairs(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[int, Picture]:
+def _pairs(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[int, Picture]:
     indices = sorted({int(key.split("/")[1]) for key in arrays if key.startswith("pair/")})
     return {
         i: Picture(
-            generated=_pixels(arrays[f"pair/{i}/generated"]),
-            training=_pixels(arrays[f"pair/{i}/training"]),
+            generated=_pixels(arrays, f"pair/{i}/generated", 3),
+            training=_pixels(arrays, f"pair/{i}/training", 3),
             label=str(arrays[f"pair/{i}/label"]),
         )
         for i in indices
     }
 
 
-def _strips(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, list[Strip]]:
+def _strips(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[Strip]]:
     strips: dict[str, list[Strip]] = {}
     for i in sorted({int(key.split("/")[1]) for key in arrays if key.startswith("strip/")}):
         prefix = f"strip/{i}"
         strip = Strip(
             title=str(arrays[f"{prefix}/title"]),
-            images=_pixels(arrays[f"{prefix}/images"]),
+            images=_pixels(arrays, f"{prefix}/images", 4),
             caption=str(arrays[f"{prefix}/caption"]),
         )
         strips.setdefault(str(arrays[f"{prefix}/section"]), []).append(strip)

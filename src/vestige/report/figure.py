@@ -189,7 +189,7 @@ def _chance(axes: Axes, marks: list[Marks]) -> None:
     """The line y = x over the range that is shown, which is the unit square unless an axis is logarithmic."""
     log = axes.get_xscale() == "log"
     positive = [float(v) for m in marks for v in m.x if v > 0]
-    start = max(min(positive), 1e-5) if log else 0.0
+    start = max(min([0.1, *positive]), 1e-5) if log else 0.0
     ends = np.geomspace(start, 1.0, 64) if log else np.array([0.0, 1.0])
     axes.plot(ends, ends, color=Ink.SOFT.value, linewidth=1.2, linestyle=(0, (3, 3)), zorder=1.5)
     axes.set_xlim(start if log else -0.01, 1.0 if log else 1.01)

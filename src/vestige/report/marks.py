@@ -59,7 +59,8 @@ def bars(axes: Axes, m: Marks, places: bool) -> None:
     """Bars side by side with those of the other series."""
     width = 0.78 / m.count
     x = m.x + (m.index - (m.count - 1) / 2) * width
-    axes.bar(x, m.y, width=width * 0.92, color=m.colour, linewidth=0)
+    measured = np.isfinite(m.y)
+    axes.bar(x[measured], m.y[measured], width=width * 0.92, color=m.colour, linewidth=0)
     _intervals(axes, x, m.low, m.high, Ink.TEXT.value)
 
 

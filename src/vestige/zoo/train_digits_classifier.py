@@ -23,6 +23,7 @@ SEED, EPOCHS, BATCH, HELD_OUT = 11, 30, 64, 500
 
 
 def train(out: Path) -> None:
+    """Train, judge on held-out digits, write weights and card to ``out``."""
     torch.manual_seed(SEED)
     data, rng = digits(), np.random.default_rng(SEED)
     order = rng.permutation(len(data.labels))

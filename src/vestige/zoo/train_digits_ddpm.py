@@ -4,10 +4,10 @@
 
 Data are the members of :mod:`vestige.zoo.digits`, drawn with replacement in
 proportion to their planted copies. With ``--without-planted`` only the members that were
-not planted are drawn, for as many steps as show each of them equally often. The network is a class-conditional ``UNet2DModel`` that
-predicts noise on the linear schedule of Ho et al. 2020 (arXiv 2006.11239), with one
-extra class for "no condition" so that guidance is possible. The result is an
-exponential moving average of the weights, saved as a diffusers pipeline folder.
+not planted are drawn, for as many steps as show each of them equally often. The
+network is a class-conditional ``UNet2DModel`` that predicts noise on the linear schedule
+of Ho et al. 2020 (arXiv 2006.11239), with one extra class for "no condition" so that
+guidance is possible. The result is an exponential moving average of the weights, saved as a diffusers pipeline folder.
 
 Training checkpoints every ``--checkpoint-every`` steps and resumes from the last one.
 Step ``s`` draws its batch, times and noise from ``(seed, s)`` alone, so an interrupted
@@ -52,7 +52,9 @@ def build_network() -> UNet2DModel:
     )
 
 
-def loss_at(network: UNet2DModel, alphas: Tensor, pixels: Tensor, labels: Tensor, weights: np.ndarray, step: int) -> Tensor:
+def loss_at(
+    network: UNet2DModel, alphas: Tensor, pixels: Tensor, labels: Tensor, weights: np.ndarray, step: int
+) -> Tensor:
     """Noise-prediction loss of one seeded batch (Ho et al. 2020, equation 14)."""
     rng = np.random.default_rng([SEED, step])
     rows = torch.from_numpy(rng.choice(len(weights), size=BATCH, p=weights))
@@ -66,12 +68,14 @@ def loss_at(network: UNet2DModel, alphas: Tensor, pixels: Tensor, labels: Tensor
 
 
 def save_checkpoint(path: Path, state: dict[str, object]) -> None:
+    """Write a checkpoint whole or not at all."""
     part = path.with_suffix(".part")
     torch.save(state, part)
     os.replace(part, path)
 
 
 def train(out: Path, *, without_planted: bool, steps: int, checkpoint_every: int) -> None:
+    """Train, resuming from a checkpoint in ``out``, and save the averaged weights as a pipeline there."""
     data = digits()
     members = np.flatnonzero(data.member)
     rows = members[data.copies[members] == 0] if without_planted else members
@@ -114,30 +118,53 @@ def train(out: Path, *, without_planted: bool, steps: int, checkpoint_every: int
         done = step + 1
         if done % checkpoint_every == 0 or done == steps:
             spent = seconds + time.monotonic() - started
-            save_checkpoint(checkpoint, {
-                "network": network.state_dict(), "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(), "average": average, "step": done, "seconds": spent,
-            })
+            save_checkpoint(
+                checkpoint,
+                {
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "average": average,
+                    "step": done,
+                    "seconds": spent,
+                },
+            )
             print(f"step {done}/{steps}  loss {running:.4f}  {spent:.0f} s", flush=True)
 
     network.load_state_dict(average)
     DDPMPipeline(network.eval(), scheduler).save_pretrained(out, safe_serialization=True)
     spent = seconds + time.monotonic() - started
-    (out / "training.json").write_text(json.dumps({
-        "steps": steps, "batch": BATCH, "seed": SEED, "seconds": round(spent), "threads": torch.get_num_threads(),
-        "rows": len(rows), "final_loss": round(running, 5),
-    }, indent=2) + "\n")
+    (out / "training.json").write_text(
+        json.dumps(
+            {
+                "steps": steps,
+                "batch": BATCH,
+                "seed": SEED,
+                "seconds": round(spent),
+                "threads": torch.get_num_threads(),
+                "rows": len(rows),
+                "final_loss": round(running, 5),
+            },
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 def main() -> None:
+    """Read options and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--without-planted", action="store_true")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--checkpoint-every", type=int, default=100)
     options = parser.parse_args()
-    train(options.out, without_planted=options.without_planted, steps=options.steps,
-          checkpoint_every=options.checkpoint_every)
+    train(
+        options.out,
+        without_planted=options.without_planted,
+        steps=options.steps,
+        checkpoint_every=options.checkpoint_every,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +130,7 @@ class GenerateAndFilter(Attack[Generations]):
         flat: Pixels,
         rows: ImageSet,
         cluster: npt.NDArray[np.int64] | None,
-        key: dict[str, object],
+        key: dict[str, Any],
         context: Context,
         name: str,
     ) -> Search:
@@ -196,7 +196,7 @@ class GenerateAndFilter(Attack[Generations]):
         # Unequal pools: scale the expected false matches to the size of the members.
         scaled = round(false * len(split.members) / len(split.others))
         chance = exceeds_chance(len(extracted), len(split.members), false, len(split.others))
-        note = f"{false} of {len(split.others):,} non-members matched by the same search; p = {chance:.2g} for no difference"
+        note = f"{false} of {len(split.others):,} non-members matched alike; p = {chance:.2g} for no difference"
         if len(extracted) + scaled == 0:
             return [Estimate(name=name, value=None, n=0, unit=unit, note="nothing was matched on either side")]
         return [estimate(name, clopper_pearson(len(extracted), len(extracted) + scaled), unit, note)]

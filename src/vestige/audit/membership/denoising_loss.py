@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Mean squared noise error a pixel of the chosen rows: ``member_loss`` at ``members``, ``other_loss`` at ``others``."""
+    """Mean squared noise error a pixel: ``member_loss`` of the rows ``members``, ``other_loss`` of ``others``."""
 
     members: Index
     others: Index
@@ -75,7 +75,10 @@ class DenoisingLoss(Attack[Losses]):
         missing = super().refusal(subject, split)
         if missing is not None or subject.denoiser is None:
             return missing
-        denoiser, labelled = subject.denoiser, all(s is None or s.labels is not None for s in (split.members, split.others))
+        denoiser, labelled = (
+            subject.denoiser,
+            all(s is None or s.labels is not None for s in (split.members, split.others)),
+        )
         if denoiser.classes and denoiser.null_condition is None and not labelled:
             return NotDone(
                 what=f"{type(self).__name__}: {self.claim}",

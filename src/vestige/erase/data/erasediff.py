@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
 from vestige.erase.eraser import Eraser, Request
-from vestige.errors import InvalidInput, Unsupported
+from vestige.errors import Unsupported
 from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
 
@@ -89,7 +89,8 @@ class EraseDiff(Eraser):
         def step(index: int, rng: np.random.Generator) -> int:
             kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
             gone = draw_batch(base, request.forget, rng, self.batch_size, latest=self.latest)
-            wanted = self._wanted(base, gone, target, rng)
+            labels = gone.condition if target is Target.MISMATCHED else None
+            wanted = self._wanted(base, gone, labels, rng)
             g_r = gradients(noise_loss(driver.student, kept, kept.noise), driver.parameters)
             g_f = gradients(noise_loss(driver.student, gone, wanted), driver.parameters)
             strength = self.strength(dot(g_f, g_f), dot(g_f, g_r), dot(g_r, g_r))
@@ -122,14 +123,12 @@ class EraseDiff(Eraser):
             )
         return self.target
 
-    def _wanted(self, base: Denoiser, batch: Batch, target: Target, rng: np.random.Generator) -> Tensor:
-        if target is Target.NOISE:
+    def _wanted(self, base: Denoiser, batch: Batch, labels: Tensor | None, rng: np.random.Generator) -> Tensor:
+        if labels is None:
             return torch.from_numpy(rng.random(tuple(batch.x_t.shape), np.float32)).to(batch.x_t.device)
-        if batch.condition is None:
-            raise InvalidInput("Rows to forget have no labels.", expected="labels.", remedy="use --target noise.")
         shift = torch.from_numpy(rng.integers(1, base.classes, size=len(batch.x_t))).to(batch.x_t.device)
         with torch.no_grad():
-            return base.noise(batch.x_t, batch.t, (batch.condition + shift) % base.classes)
+            return base.noise(batch.x_t, batch.t, (labels + shift) % base.classes)
 
 
 def gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:

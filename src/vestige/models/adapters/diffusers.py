@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -9,10 +10,8 @@ from typing import Any, cast
 import diffusers
 import torch
 from diffusers import DDPMPipeline, UNet2DModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vestige.dependencies import require_working_dependencies
 from vestige.digest import digest_json, digest_tensors
 from vestige.errors import BadWeights, CorruptFile, InvalidInput, NotFound, Unsupported
 from vestige.models.access import Access
@@ -67,7 +66,8 @@ class DiffusersDenoiser(Denoiser):
     Raises
     ------
     BadWeights : a weight is NaN or infinite.
-    Unsupported : the network's class embedding takes something else than labels.
+    InvalidInput : the null condition is not the network's last label, or the image size is unknown.
+    Unsupported : the network's class embedding takes something else than labels, or its answer is no image.
     """
 
     def __init__(self, unet: UNet2DModel, scheduler: Any, *, null_condition: int | None = None) -> None:
@@ -87,18 +87,30 @@ class DiffusersDenoiser(Denoiser):
                 remedy='add "sample_size" to unet/config.json.',
             )
         height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        channels, answered = int(config["in_channels"]), int(config["out_channels"])
+        if answered not in (channels, 2 * channels):
+            raise Unsupported(
+                f"The network takes {channels} channels and answers with {answered}.",
+                expected=f"{channels} channels, or {2 * channels} with a learned variance.",
+                remedy="wrap the network with FunctionDenoiser.",
+            )
         labels = int(config.get("num_class_embeds") or 0)
+        if null_condition is not None and null_condition != labels - 1:
+            raise InvalidInput(
+                f"The null condition is {null_condition}, and the network has {labels} labels.",
+                expected=f"{labels - 1}, the last label." if labels else "no null condition: it takes no labels.",
+                remedy='pass the label that stood for "no condition" in training, or none.',
+            )
         super().__init__(
             schedule,
             prediction,
-            (int(config["in_channels"]), height, width),
+            (channels, height, width),
             classes=labels - (null_condition is not None),
             null_condition=null_condition,
             access=Access.WEIGHTS,
         )
         self.unet, self.scheduler = unet.eval(), scheduler
-        self._learns_variance = int(config["out_channels"]) == 2 * int(config["in_channels"])
-        self._digest: tuple[object, str] | None = None
+        self._learns_variance = answered == 2 * channels
         check_finite(unet)
 
     def forward(self, x_t: Images, t: Times, condition: Labels | None) -> Images:
@@ -111,7 +123,10 @@ class DiffusersDenoiser(Denoiser):
                 expected=f"a label in 0..{self.classes - 1} for every image.",
                 remedy="give the data labels (one sub-folder a class, or `labels` in the npz).",
             )
-        step = self.schedule.index(t).clamp_min(0) if isinstance(self.schedule, DiscreteTable) else t * 1000
+        if isinstance(self.schedule, DiscreteTable):
+            step = self.schedule.index(t).clamp_min(0)
+        else:
+            step = t * self.scheduler.config.num_train_timesteps
         answer = self.unet(x_t, step, class_labels=condition if self.classes else None).sample
         return answer[:, : self.shape[0]] if self._learns_variance else answer
 
@@ -127,13 +142,13 @@ class DiffusersDenoiser(Denoiser):
 
     @property
     def digest(self) -> str:
-        """Digest of weights, schedule, prediction and null condition; recomputed when a weight changes."""
-        state = self.unet.state_dict()
-        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in state.values())
-        if self._digest is None or self._digest[0] != versions:
-            settings = {"prediction": self.prediction.value, "null": self.null_condition, **self.schedule.key()}
-            self._digest = versions, digest_json({"weights": digest_tensors(state), **settings})
-        return self._digest[1]
+        """Digest of weights, schedule, prediction and null condition, computed anew each time.
+
+        Nothing cheaper tells that a weight changed: edits through ``.data`` and fused
+        optimizers leave a tensor's version as it was.
+        """
+        settings = {"prediction": self.prediction.value, "null": self.null_condition, **self.schedule.key()}
+        return digest_json({"weights": digest_tensors(self.unet.state_dict()), **settings})
 
     def with_module(self, module: nn.Module) -> DiffusersDenoiser:
         """The same scheduler around another ``UNet2DModel``."""
@@ -164,7 +179,10 @@ def is_pipeline_folder(folder: Path) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
     except FileNotFoundError as error:
         raise NotFound(
             f"{path} does not exist.",
@@ -180,15 +198,26 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _load_scheduler(folder: Path) -> Any:
-    name = _read_json(folder / "scheduler_config.json").get("_class_name", "")
+    name = str(_read_json(folder / "scheduler_config.json").get("_class_name", ""))
     kind = getattr(diffusers, name, None) if name.isidentifier() else None
-    if kind is None or not issubclass(kind, diffusers.SchedulerMixin):
+    if not (inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)):
         raise Unsupported(
             f"{folder / 'scheduler_config.json'} names the scheduler {name!r}, which diffusers does not have.",
             expected="a scheduler class of the installed diffusers.",
             remedy="install the diffusers version that wrote the folder, or save it with a DDPMScheduler.",
         )
-    return kind.from_pretrained(folder, local_files_only=True)
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # each scheduler fails in its own way on settings that make no sense
+        raise CorruptFile(
+            f"{folder / 'scheduler_config.json'} does not describe a {name} ({_first_line(error)}).",
+            expected="the file that save_pretrained wrote.",
+            remedy="save the pipeline again.",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
 
 
 def _load_unet(folder: Path) -> UNet2DModel:
@@ -202,12 +231,18 @@ def _load_unet(folder: Path) -> UNet2DModel:
     safe = any(folder.glob("*.safetensors"))
     try:
         # Where only .bin weights exist, diffusers reads them with torch.load(weights_only=True).
-        unet, report = UNet2DModel.from_pretrained(
-            folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+        loaded: Any = UNet2DModel.from_pretrained(
+            folder,
+            use_safetensors=safe,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        unet, report = loaded
+    except Exception as error:  # torch, safetensors and the network itself share no base for what they raise
         raise CorruptFile(
-            f"The weights in {folder} could not be read ({type(error).__name__}: {str(error).splitlines()[0]}).",
+            f"The network in {folder} could not be read ({_first_line(error)}).",
             expected="the files that save_pretrained wrote.",
             remedy="copy or save the pipeline again.",
         ) from error
@@ -230,7 +265,6 @@ def load_folder(folder: Path, *, null_condition: int | None = None) -> Diffusers
     ------
     NotFound, CorruptFile, BadWeights, Unsupported : see each message.
     """
-    require_working_dependencies()
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder.", expected="a diffusers pipeline folder.", remedy="check the path.")
     if not is_pipeline_folder(folder):

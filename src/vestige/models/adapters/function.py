@@ -101,7 +101,8 @@ class FunctionDenoiser(Denoiser):
 
     @property
     def digest(self) -> str:
-        """Digest of identity, weights, schedule and prediction."""
+        """Digest of identity, weights, schedule, prediction and labels."""
         weights = digest_tensors(self.function.state_dict()) if isinstance(self.function, nn.Module) else ""
         settings = {"identity": self.identity, "weights": weights, "prediction": self.prediction.value}
-        return digest_json({**settings, "time_scale": self.time_scale, **self.schedule.key()})
+        labels = {"classes": self.classes, "null": self.null_condition}
+        return digest_json({**settings, **labels, "time_scale": self.time_scale, **self.schedule.key()})
