@@ -40,7 +40,7 @@ def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.G
 
 
 def normal(
-    seed: int, stream: Stream, rows: Iterable[int], shape: Sequence[int], draw: int = 0
+    seed: int, stream: Stream, rows: Iterable[int] | npt.NDArray[np.int64], shape: Sequence[int], draw: int = 0
 ) -> npt.NDArray[np.float32]:
     """Standard normal noise [len(rows), *shape], one independent stream a row."""
     chosen = [int(r) for r in rows]

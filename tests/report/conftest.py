@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from vestige.record import Record
+
 
 @pytest.fixture(scope="session")
 def sample() -> ModuleType:
@@ -18,3 +20,28 @@ def sample() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def plain(sample: ModuleType) -> str:
+    """The sample report without pictures."""
+    from vestige.report.html import render
+
+    return render(sample.record())
+
+
+@pytest.fixture(scope="session")
+def pictured(sample: ModuleType) -> str:
+    """The sample report with pictures."""
+    from vestige.report.html import render
+
+    return render(sample.record(), sample.evidence())
+
+
+@pytest.fixture(scope="session")
+def small(sample: ModuleType) -> Record:
+    """The sample record with a single chart, which is quick to draw."""
+    sections = [
+        s.model_copy(update={"figures": s.figures[:1] if s.name == "geometry" else []}) for s in sample.sections()
+    ]
+    return sample.record().model_copy(update={"sections": sections})

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vestige.data.images import ImageSet
 from vestige.data.load import load_images
 from vestige.errors import InvalidInput, NotFound
@@ -83,6 +85,8 @@ def _from_folder(name: str, folder: Path, loading: Loading) -> Subject:
     from vestige.models.adapters.diffusers import load_folder
 
     denoiser = load_folder(folder, null_condition=loading.null_condition)
+    # Hide the GPU with CUDA_VISIBLE_DEVICES="" to stay on the CPU.
+    denoiser.module.to("cuda" if torch.cuda.is_available() else "cpu")
     return loading.subject(name, denoiser, folder)
 
 

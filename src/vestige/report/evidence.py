@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vestige.errors import CorruptFile, InvalidInput, NotFound, ShapeMismatch
-from vestige.report.atomic import write_bytes
+from vestige.store import write_bytes
 
 Pixels = npt.NDArray[np.uint8]
 

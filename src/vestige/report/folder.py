@@ -11,9 +11,9 @@ from pydantic_core import PydanticSerializationError
 
 from vestige.errors import CorruptFile, InvalidInput, NotFound, Unsupported
 from vestige.record import SCHEMA_VERSION, Record
-from vestige.report.atomic import write_bytes
 from vestige.report.evidence import Evidence
 from vestige.report.html import render
+from vestige.store import write_bytes
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 

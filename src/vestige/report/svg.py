@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -49,14 +49,14 @@ def series_ink(index: int) -> Ink:
 
 
 @contextmanager
-def canvas(width: float, height: float) -> Iterator[Canvas]:
+def canvas(width: float, height: float) -> Generator[Canvas, None, None]:
     """A figure of ``width`` x ``height`` SVG units with the page's drawing settings.
 
     Settings that the process made for its own plots do not show, and are as they were afterwards.
     Not safe to use from several threads at once, as matplotlib's settings are global.
     """
     # Starting from the defaults matters: a user's style (dark background, LaTeX text) would survive otherwise.
-    defaults: dict[str, Any] = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
+    defaults: dict[Any, Any] = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
     with warnings.catch_warnings():
         # The page's font draws the text; whether matplotlib's own font has a glyph does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -132,7 +132,7 @@ def grid(table: Table) -> Grid:
 
 def column(values: Sequence[Cell]) -> list[str]:
     """Cells of one column as text. Numbers within a factor of 1000 share their decimals."""
-    floats = [v for v in values if isinstance(v, float) and math.isfinite(v) and v != 0]
+    floats = [v for v in values if isinstance(v, float) and math.isfinite(v) and abs(v) > 0]
     sizes = [abs(v) for v in floats]
     if not _numeric(values) or not sizes or max(sizes) / min(sizes) > 1000:
         return [cell(v) for v in values]

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from vestige.errors import StorageFailed
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: a reader sees the old file or the new one, never a part.
@@ -25,7 +28,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        # mkstemp makes a private file; a result is shared like any other file of the user.
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):

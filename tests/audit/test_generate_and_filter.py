@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vestige.audit.attack import Outcome
+from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
+from vestige.data.images import ImageSet
+from vestige.data.split import Split, split
+from vestige.errors import InvalidInput
+from vestige.execute import Context
+from vestige.models.generator import SampleBank
+from vestige.models.subject import Subject
+from vestige.record import Estimate
+from vestige.store import Store
+
+
+def random(seed: int, count: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+
+
+TRAIN, OTHERS, FRESH = random(0, 30), random(1, 30), random(2, 40)
+
+
+def nearly(pixels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Within an rms distance of about 0.01."""
+    noise = np.random.default_rng(seed).integers(-4, 5, pixels.shape)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+def examine(folder: Path, who: Split, *generated: np.ndarray, **settings: float) -> Outcome:
+    subject = Subject.of_samples("samples", SampleBank(np.concatenate(generated)))
+    return GenerateAndFilter(**settings).run(subject, who, Context(Store(folder)))
+
+
+def line(outcome: Outcome, name: str) -> Estimate:
+    return next(part for part in outcome.summary if part.name == name)
+
+
+def test_planted_copies_are_found_and_nothing_else(tmp_path: Path) -> None:
+    train = ImageSet(np.concatenate([TRAIN, np.repeat(TRAIN[3:4], 4, 0)]))
+    who = split(train, ImageSet(OTHERS))
+    found = examine(tmp_path, who, FRESH, nearly(TRAIN[[3, 7]]), TRAIN[3:4])
+    assert found.extracted.tolist() == [3, 7]
+    assert line(found, "extraction/images").value == 2
+    assert line(found, "extraction/near_exact").value == 2
+    rate = line(found, "extraction/copy_rate")
+    assert (rate.value, rate.n) == (pytest.approx(3 / 43), 43)
+    assert line(found, "extraction/precision").value == 1
+    single = line(found, "extraction/recall@copies=1")
+    assert (single.value, single.n) == (pytest.approx(1 / 29), 29)
+    planted = line(found, "extraction/recall@copies>=4")
+    assert (planted.value, planted.n) == (1, 1)
+    assert not any("64" in part.name for part in found.summary)
+    # Nearest first: the exact copy of row 3, then the noisy one of row 7; one line a training image.
+    matches = found.section.matches
+    assert [m.row for m in matches] == [who.members.ids[3], who.members.ids[7]]
+    assert [(m.generation, m.copies, m.picture) for m in matches] == [(42, 5, 0), (41, 1, 1)]
+    assert matches[0].distance == 0
+    assert matches[0].calibrated == 0
+    assert 0 < matches[1].distance < 0.02
+    assert [m.eidetic for m in matches] == [1, 1]
+    distance = np.sqrt(((nearly(TRAIN[[3, 7]])[1] / 255 - TRAIN[7] / 255) ** 2).mean())
+    assert found.member_scores[7] == pytest.approx(-distance)
+
+
+def test_non_members_that_match_alike_lower_the_precision(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN), ImageSet(OTHERS))
+    found = examine(tmp_path, who, FRESH, TRAIN[:3], OTHERS[:2], OTHERS[:1])
+    assert found.extracted.tolist() == [0, 1, 2]
+    precision = line(found, "extraction/precision")
+    assert (precision.value, precision.n) == (pytest.approx(3 / 5), 5)
+    assert "2 of 30 non-members" in precision.note
+
+
+def test_a_smaller_pool_of_non_members_is_scaled_up(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN), ImageSet(OTHERS[:10]))
+    found = examine(tmp_path, who, FRESH, TRAIN[:3], OTHERS[:1])
+    assert line(found, "extraction/precision").value == pytest.approx(3 / 6)
+
+
+def test_without_non_members_precision_is_unknown(tmp_path: Path) -> None:
+    found = examine(tmp_path, split(ImageSet(TRAIN)), FRESH, TRAIN[:3])
+    precision = line(found, "extraction/precision")
+    assert precision.value is None
+    assert "no non-members" in precision.note
+    assert found.other_scores.size == 0
+
+
+def test_duplicates_do_not_hide_a_copy(tmp_path: Path) -> None:
+    # Sixty near-duplicates would fill the fifty neighbours; they are one cluster, so they count once.
+    close = np.concatenate([nearly(TRAIN[:1], seed) for seed in range(60)])
+    who = split(ImageSet(np.concatenate([TRAIN, close])), ImageSet(OTHERS))
+    assert who.copies[0] == 61
+    found = examine(tmp_path, who, FRESH, nearly(TRAIN[:1], 99))
+    assert len(found.extracted) == 1
+    assert who.cluster[found.extracted[0]] == 0
+
+
+def test_cliques_are_claimed_without_training_data_and_judged_with_it(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN), ImageSet(OTHERS))
+    copied = np.concatenate([nearly(TRAIN[:1], seed) for seed in range(5)])
+    invented = np.concatenate([nearly(OTHERS[9:10] // 2, seed) for seed in range(4)])
+    found = examine(tmp_path, who, FRESH, copied, invented, clique_size=4)
+    precision = line(found, "extraction/black_box_precision")
+    assert (precision.value, precision.n) == (0.5, 2)
+    assert sorted(row[1] for row in found.section.tables[1].rows) == [4, 5]
+
+
+def test_a_folder_of_samples_limits_the_generations(tmp_path: Path) -> None:
+    found = examine(tmp_path, split(ImageSet(TRAIN)), FRESH, generations=10_000)
+    assert line(found, "extraction/copy_rate").n == len(FRESH)
+    assert examine(tmp_path, split(ImageSet(TRAIN)), FRESH, generations=7).section.text[0].startswith("7 images")
+
+
+@pytest.mark.parametrize("wrong", [{"generations": 0}, {"delta": 0.0}, {"delta": 1.0}, {"clique_size": 1}])
+def test_senseless_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidInput):
+        GenerateAndFilter(**wrong)
