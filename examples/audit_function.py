@@ -67,9 +67,7 @@ def main() -> None:
         for model in (memorizer(members), averager(members)):
             name = model.function.__name__
             out = Path(folder) / name
-            record = audit(
-                model, members, non_members=others, out=out, attacks=ATTACKS, sampler=DDIM(steps=10)
-            ).record
+            record = audit(model, members, non_members=others, out=out, attacks=ATTACKS, sampler=DDIM(steps=10)).record
             print(f"\n{model.identity.partition(' of ')[0]}: {record.verdict.value}")
             for reason in record.reasons:
                 print(f"  {reason}")

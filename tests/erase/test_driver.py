@@ -28,11 +28,10 @@ def test_a_batch_holds_noised_rows_with_their_labels(shop: Any) -> None:
     assert float(batch.noise.std()) == pytest.approx(1, abs=0.05)
 
 
-def test_rows_are_drawn_by_weight_and_times_up_to_the_latest(shop: Any) -> None:
+def test_rows_are_drawn_by_weight(shop: Any) -> None:
     base, data = shop.denoiser(), shop.images()
     weights = np.array([0, 3, *[0] * 9, 1])
-    batch = draw_batch(base, data, np.random.default_rng(0), 400, weights, latest=0.25)
-    assert float(batch.t.max()) <= 0.25
+    batch = draw_batch(base, data, np.random.default_rng(0), 400, weights)
     alpha, sigma = base.levels(batch.t)
     row = torch.cdist(((batch.x_t - sigma * batch.noise) / alpha).flatten(1), data.floats().flatten(1)).argmin(1)
     counts = np.bincount(row, minlength=12)
@@ -47,7 +46,7 @@ def test_an_unconditional_model_gets_no_labels(shop: Any) -> None:
 
 def test_the_loss_of_a_network_that_predicts_images_is_its_own_training_loss(shop: Any) -> None:
     base, data = shop.denoiser(prediction=Prediction.CLEAN), shop.images()
-    batch = draw_batch(base, data, np.random.default_rng(0), 16, latest=0.8)
+    batch = draw_batch(base, data, np.random.default_rng(0), 16)
     alpha, sigma = base.levels(batch.t)
     clean = (batch.x_t - sigma * batch.noise) / alpha
     wanted = (base.mean(batch.x_t, batch.t, batch.condition) - clean).square().mean()
@@ -64,9 +63,9 @@ def test_copies_in_the_training_data_weigh_the_retained_rows(
 
     calls: list[tuple[int, Any]] = []
 
-    def draw(base: Any, images: Any, rng: Any, size: int, weights: Any = None, latest: float = 1.0) -> Any:
+    def draw(base: Any, images: Any, rng: Any, size: int, weights: Any = None) -> Any:
         calls.append((len(images), None if weights is None else weights.tolist()))
-        return draw_batch(base, images, rng, size, weights, latest)
+        return draw_batch(base, images, rng, size, weights)
 
     monkeypatch.setattr(erasediff, "draw_batch", draw)
     EraseDiff(steps=1, batch_size=2).erase(shop.denoiser(), shop.request(), shop.context(tmp_path))

@@ -202,12 +202,12 @@ def test_an_erasure_that_moves_no_weight_is_no_success(shop: Any, tmp_path: Path
 
 def test_an_erasure_that_diverges_is_no_success(shop: Any, tmp_path: Path) -> None:
     with pytest.raises(BadWeights, match="NaN or infinity"):
-        dataclasses.replace(SHORT, learning_rate=1e38).erase(shop.denoiser(), shop.request(), shop.context(tmp_path))
+        dataclasses.replace(SHORT, learning_rate=1e30).erase(shop.denoiser(), shop.request(), shop.context(tmp_path))
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"latest": 0.0}, {"latest": 2.0}, {"eta": math.nan}],
+    [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"eta": math.nan}],
 )
 def test_senseless_settings_are_refused(shop: Any, tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):

@@ -73,7 +73,7 @@ def test_score_is_the_gradient_of_the_log_density(gaussian, noises, schedule):
         time = torch.full((2,), t, dtype=torch.float64)
         alpha, sigma = (v.flatten()[0] for v in oracle.levels(time))
         x_t = (alpha * 0.1 * noises(2, oracle.shape)(0) + sigma * noises(2, oracle.shape)(1)).requires_grad_()
-        density = MultivariateNormal(alpha * mean, alpha**2 * covariance + sigma**2 * torch.eye(4))
+        density = MultivariateNormal(alpha * mean, alpha**2 * covariance + sigma**2 * torch.eye(4, dtype=torch.float64))
         (slope,) = torch.autograd.grad(density.log_prob(x_t.flatten(1)).sum(), x_t)
         assert torch.allclose(oracle.score(x_t.detach(), time), slope, rtol=1e-9, atol=1e-9)
 

@@ -41,13 +41,19 @@ NullCondition = Annotated[
 ]
 
 
-@app.callback()
-def _common(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
-) -> None:
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"vestige {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Nothing but the version is common to all commands."""
 
 
 def _model_checked() -> None:
@@ -258,6 +264,7 @@ def list_increments(
     paths: Annotated[list[Path], typer.Argument(help="Increments, or models with some applied.")],
 ) -> None:
     """Say what increments are, or which a model carries."""
+    _model_checked()
     from vestige.cli.display import show_table
     from vestige.jobs.increments import describe_increments
 
@@ -305,6 +312,7 @@ def compose(
     overwrite: Overwrite = False,
 ) -> None:
     """Make one increment that does what several do together."""
+    _model_checked()
     from vestige.cli.display import show_table
     from vestige.jobs.increments import compose_increments, describe_increments
 
@@ -312,7 +320,7 @@ def compose(
     show_table(describe_increments([out]))
 
 
-@app.command()
+@app.command(epilog="Example: vestige doctor")
 def doctor() -> None:
     """Say what is installed, what is missing and how to get it."""
     from vestige.cli.doctor import examine
@@ -320,9 +328,10 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
-@app.command("ls")
+@app.command("ls", epilog="Example: vestige ls")
 def list_methods() -> None:
     """List methods, what each claims, what access it needs, and where it comes from."""
+    _model_checked()
     from vestige.cli.catalogue import show_methods
 
     show_methods()

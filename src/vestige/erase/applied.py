@@ -16,11 +16,13 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from vestige.digest import short
 from vestige.erase.increment import Increment, add
-from vestige.errors import AlreadyExists, CorruptFile, DigestMismatch, NotFound
+from vestige.errors import AlreadyExists, CorruptFile, DigestMismatch, NotFound, StorageFailed
 from vestige.models.adapters.diffusers import DiffusersDenoiser, load_folder
 from vestige.models.denoiser import Denoiser
 from vestige.store import write_bytes, write_text
@@ -87,14 +89,15 @@ def open_base(folder: Path) -> tuple[DiffusersDenoiser, list[tuple[Increment, fl
 
     Raises
     ------
-    DigestMismatch : the folder's weights are not its base's.
+    CorruptFile : what apply kept of the base cannot be read.
+    DigestMismatch : the folder's weights are not its base's, or an increment is not the one that was applied.
     """
     model, note = load_folder(folder), read_applied(folder)
     if note is None:
         return model, []
     state = model.module.state_dict()
     with torch.no_grad():
-        for name, value in load((folder / _NOTE / _BASE).read_bytes()).items():
+        for name, value in _kept(folder / _NOTE / _BASE, state).items():
             state[name].copy_(value)
     if model.digest != note.base:
         raise DigestMismatch(
@@ -102,7 +105,34 @@ def open_base(folder: Path) -> tuple[DiffusersDenoiser, list[tuple[Increment, fl
             expected=f"{short(note.base)}, as its note says.",
             remedy="take the base model from where it came from; this folder was changed.",
         )
-    return model, [(Increment.load(folder / _NOTE / layer.folder), layer.scale) for layer in note.layers]
+    return model, [(_increment(folder / _NOTE / layer.folder, layer), layer.scale) for layer in note.layers]
+
+
+def _kept(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        kept = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        kept, reason = {}, str(error).splitlines()[0]
+    else:
+        reason = "its weights are not the model's"
+        if all(name in state and state[name].shape == value.shape for name, value in kept.items()):
+            return kept
+    raise CorruptFile(
+        f"The base's own weights in {path} cannot be used ({reason}).",
+        expected="the file that apply wrote.",
+        remedy="take the base model from where it came from and apply the increments again.",
+    )
+
+
+def _increment(folder: Path, layer: Layer) -> Increment:
+    found = Increment.load(folder)
+    if found.digest != layer.digest:
+        raise DigestMismatch(
+            f"The increment in {folder} is {short(found.digest)}.",
+            expected=f"{short(layer.digest)}, which was applied as '{layer.name}'.",
+            remedy="take the base model from where it came from and apply the increments again.",
+        )
+    return found
 
 
 def write_applied(
@@ -114,6 +144,7 @@ def write_applied(
     ------
     AlreadyExists : the folder exists and ``overwrite`` is false.
     DigestMismatch : an increment belongs to another base.
+    StorageFailed : the folder cannot be written; what stood there before stays.
     """
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise AlreadyExists(
@@ -122,15 +153,22 @@ def write_applied(
     model = applied(base, increments)
     if not isinstance(model, DiffusersDenoiser):
         raise TypeError("a diffusers model stays one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        part = Path(scratch) / "model"
-        model.save(part)
-        if increments:
-            _write_note(part / _NOTE, base, increments)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+            part = Path(scratch) / "model"
+            model.save(part)
+            if increments:
+                _write_note(part / _NOTE, base, increments)
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageFailed(
+            f"Writing {folder} failed: {getattr(error, 'strerror', None) or error}.",
+            expected="a writable folder with room for the model.",
+            remedy="free some space or choose another --out.",
+        ) from error
     return model
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vestige.data.images import ImageSet
 from vestige.digest import digest_json
-from vestige.errors import InvalidInput
+from vestige.errors import InvalidInput, NothingChanged
 from vestige.execute import Context
 from vestige.models.denoiser import Denoiser, Labels, Prediction
 from vestige.randomness import Stream, generator
@@ -40,13 +40,12 @@ def draw_batch(
     rng: np.random.Generator,
     size: int,
     weights: npt.NDArray[np.int64] | None = None,
-    latest: float = 1.0,
 ) -> Batch:
-    """A batch of the training distribution of the denoiser: times uniform up to ``latest``, rows by weight."""
+    """A batch of the training distribution of the denoiser: uniform times, Gaussian noise, rows by weight."""
     chance = None if weights is None else weights / weights.sum()
     rows = rng.choice(len(images), size=size, p=chance)
     device = denoiser.device
-    t = torch.from_numpy(latest * (1 - rng.random(size))).float().to(device)
+    t = torch.from_numpy(1 - rng.random(size)).float().to(device)
     t = denoiser.schedule.nearest_grid(t)
     noise = torch.from_numpy(rng.standard_normal((size, *images.shape), np.float32)).to(device)
     labels = None if images.labels is None or not denoiser.classes else torch.from_numpy(images.labels[rows])
@@ -93,6 +92,12 @@ class Driver:
                 remedy="change the option.",
             )
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise NothingChanged(
+                "Every weight of the network is frozen, so none can be moved.",
+                expected="weights that require gradients.",
+                remedy="call requires_grad_(True) on the parts that may change.",
+            )
         self.student = self.base.with_module(self.module)
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.learning_rate)
         self._path = self.context.store.root / f"erase-{digest_json(self.key)[:24]}" / "checkpoint.pt"

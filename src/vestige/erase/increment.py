@@ -19,7 +19,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from vestige.digest import digest_json, digest_tensors, short
-from vestige.errors import AlreadyExists, CorruptFile, DigestMismatch, InvalidInput, NotFound, NothingChanged
+from vestige.errors import (
+    AlreadyExists,
+    BadWeights,
+    CorruptFile,
+    DigestMismatch,
+    InvalidInput,
+    NotFound,
+    NothingChanged,
+)
 from vestige.store import write_bytes, write_text
 
 MANIFEST, WEIGHTS = "increment.json", "increment.safetensors"
@@ -69,6 +77,7 @@ class Increment:
         Raises
         ------
         NothingChanged : no weight moved.
+        BadWeights : a weight became NaN or infinite.
         """
         before = base.state_dict()
         delta = {
@@ -82,6 +91,13 @@ class Increment:
                 expected="a change.",
                 remedy="raise the learning rate or the number of steps, or check the forget set.",
             )
+        for key, change in delta.items():
+            if not bool(torch.isfinite(change).all()):
+                raise BadWeights(
+                    f"{method} turned {key} into NaN or infinity.",
+                    expected="finite weights.",
+                    remedy="lower the learning rate.",
+                )
         return Increment(
             Manifest(
                 name=name,

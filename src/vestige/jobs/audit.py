@@ -14,7 +14,7 @@ import numpy.typing as npt
 import vestige.audit
 from vestige.audit.attack import Attack, Outcome
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter, Generations
-from vestige.data.images import ImageSet, check_fits
+from vestige.data.images import ImageSet
 from vestige.data.split import Split, duplicate_groups, split
 from vestige.discover import methods
 from vestige.errors import InvalidInput
@@ -25,6 +25,7 @@ from vestige.jobs.resolve import (
     DataLike,
     Loading,
     ModelLike,
+    check_suits,
     describe,
     resolve_data,
     resolve_model,
@@ -88,11 +89,11 @@ def prepare(
 ) -> tuple[Split, tuple[str, ...]]:
     """Load both sides, check that they fit the model, and take them apart."""
     train, skipped = resolve_data(data, skip_corrupt=skip_corrupt)
-    check_fits(train, subject.shape, subject.name)
+    check_suits(train, subject)
     others: ImageSet | None = None
     if non_members is not None:
         others, more = resolve_data(non_members, skip_corrupt=skip_corrupt)
-        check_fits(others, subject.shape, subject.name)
+        check_suits(others, subject)
         skipped += more
     return split(train, others), skipped
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vestige.data.images import ImageSet, check_fits
+from vestige.data.images import ImageSet
 from vestige.data.split import Split, split
 from vestige.erase.data.erasediff import EraseDiff
 from vestige.erase.eraser import Eraser, Request
 from vestige.erase.increment import MANIFEST, Increment
 from vestige.errors import AlreadyExists, EmptySet, InvalidInput, NotFound
 from vestige.execute import Context
-from vestige.jobs.resolve import DataLike, Loading, ModelLike, resolve_data, resolve_model, zoo_entry
+from vestige.jobs.resolve import DataLike, Loading, ModelLike, check_suits, resolve_data, resolve_model, zoo_entry
 from vestige.jobs.run import Run
 from vestige.models.sampler import DDIM
 from vestige.models.subject import Subject
@@ -169,5 +169,5 @@ def training_split(subject: Subject, model: ModelLike, retain: DataLike | None, 
         )
     data = retain if retain is not None else f"{model}:train"
     train, _ = resolve_data(data, skip_corrupt=skip_corrupt)
-    check_fits(train, subject.shape, subject.name)
+    check_suits(train, subject)
     return split(train)

@@ -33,13 +33,16 @@ def _extraction(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
     images, rate, precision = (lines[f"extraction/{k}"] for k in ("images", "copy_rate", "precision"))
     found = int(images.value or 0)
     if found > policy.max_extracted:
-        if precision.low is not None and precision.low <= 0.5:
+        close = int(lines["extraction/near_exact"].value or 0)
+        # A match pixel by pixel needs no statistics, unless non-members are matched as well.
+        plain = close > policy.max_extracted and precision.value == 1
+        if precision.low is not None and precision.low <= 0.5 and not plain:
             return Verdict.INCONCLUSIVE, (
-                f"{found} training images were matched, but non-members are matched nearly as often; "
-                "sample more generations or give more non-members."
+                f"{found} training images were matched at a precision of {precision.value or 0:.3f}, which may be as "
+                f"low as {precision.low:.3f}: non-members may be matched as often; sample more generations or give "
+                "more non-members."
             )
         words = "" if precision.value is None else f" at a precision of {precision.value:.3f}"
-        close = int(lines["extraction/near_exact"].value or 0)
         if precision.value is None and close <= policy.max_extracted:
             return Verdict.INCONCLUSIVE, (
                 f"{found} training images were matched, none of them nearly pixel by pixel, and without non-members "
@@ -58,7 +61,7 @@ def _extraction(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
 
 def _membership(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
     area, control = lines["membership/auc"], lines["membership/auc_control"]
-    low, high, value = area.low or 0.0, area.high or 1.0, area.value or 0.5
+    low, high, value = area.low or 0.0, area.high or 1.0, 0.5 if area.value is None else area.value
     if not (control.low or 0.0) <= 0.5 <= (control.high or 1.0):
         return (
             Verdict.INCONCLUSIVE,
@@ -75,13 +78,7 @@ def _membership(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
 def judge_verify(summary: Sequence[Estimate], policy: VerifyPolicy) -> tuple[Verdict, list[str]]:
     """Judge an erasure: what still comes out, what was harmed, what trace remains."""
     lines = {line.name: line for line in summary}
-    after = lines["erase/extracted_after"]
-    reasons: list[Reason] = []
-    if (after.value or 0) > policy.max_extracted:
-        reasons.append((Verdict.FINDING, f"{int(after.value or 0)} forgotten images still come out."))
-    else:
-        text = f"None of {after.n} forgotten images comes out with the audit's budget and seeds."
-        reasons.append((Verdict.PASS, text))
+    reasons = [_forgetting(lines, policy)]
     reasons.append(
         _ratio(lines["erase/retain_loss_ratio"], policy.max_retain_loss_ratio, "denoising loss on retained images")
     )
@@ -92,6 +89,25 @@ def judge_verify(summary: Sequence[Estimate], policy: VerifyPolicy) -> tuple[Ver
     if policy.residue:
         reasons.append(_residue(lines))
     return overall(reasons)
+
+
+def _forgetting(lines: dict[str, Estimate], policy: VerifyPolicy) -> Reason:
+    before, after = lines["erase/extracted_before"], lines["erase/extracted_after"]
+    if after.value is None:
+        return Verdict.INCONCLUSIVE, "The audit did not try to extract anything, so whether images come out is unknown."
+    if after.value > policy.max_extracted:
+        return Verdict.FINDING, f"{int(after.value)} of {after.n} forgotten images still come out."
+    if not before.value:
+        return Verdict.INCONCLUSIVE, (
+            f"None of {after.n} forgotten images came out before the erasure either, so that none does now shows "
+            "nothing; audit with more generations."
+        )
+    few = (
+        f"{int(after.value)} of {after.n} forgotten images come"
+        if after.value
+        else f"None of {after.n} forgotten images comes"
+    )
+    return Verdict.PASS, f"{few} out with the audit's budget and seeds."
 
 
 def _ratio(line: Estimate, limit: float, what: str) -> Reason:

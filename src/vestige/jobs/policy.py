@@ -59,8 +59,10 @@ def load_policy(path: Path | None) -> Policy:
         return Policy()
     try:
         return Policy.model_validate(tomllib.loads(path.read_text()))
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist.", expected="a TOML policy file.", remedy="check --policy.") from error
+    except OSError as error:
+        raise NotFound(
+            f"{path} cannot be read ({error.strerror}).", expected="a TOML policy file.", remedy="check --policy."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(
             f"The policy {path} is not TOML ({error}).", expected="lines such as max_extracted = 0.", remedy="mend it."

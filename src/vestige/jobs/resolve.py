@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vestige.data.images import ImageSet
+from vestige.data.images import ImageSet, check_fits
 from vestige.data.load import load_images
 from vestige.errors import InvalidInput, NotFound
 from vestige.features.extractor import Classifier, FeatureExtractor
@@ -119,6 +119,21 @@ def resolve_judges(model: ModelLike) -> tuple[FeatureExtractor, Classifier | Non
         return BlockMeans(), None
     judge = entry.classifier()
     return judge, judge
+
+
+def check_suits(images: ImageSet, subject: Subject) -> None:
+    """Raise ShapeMismatch or InvalidInput unless the images have the model's size and classes."""
+    check_fits(images, subject.shape, subject.name)
+    classes = 0 if subject.denoiser is None else subject.denoiser.classes
+    if images.labels is None or not classes:
+        return
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= classes:
+        raise InvalidInput(
+            f"{images.source} has labels from {low} to {high}, and {subject.name} knows {classes} classes.",
+            expected=f"labels in 0..{classes - 1}, numbered as in training.",
+            remedy="check that the sub-folders are the model's classes, or store `labels` in an npz.",
+        )
 
 
 def describe(data: DataLike | None) -> str | None:

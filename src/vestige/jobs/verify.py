@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
 from vestige.record import Estimate, Record, Section
 from vestige.report.evidence import Evidence, Strip
+from vestige.store import Store
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def verify(
     context = desk.context
     erased = applied(base, [(change, 1.0)])
     inside = again.loading.subject(f"{subject.name} without {len(rows)} images", erased)
-    before = examine(subject, who, _extraction_only(again.attacks), context)
+    # The audit already sampled the base; its store answers without another evaluation.
+    earlier = replace(context, store=Store(run.folder / "store"))
+    before = examine(subject, who, _extraction_only(again.attacks), earlier)
     after = examine(inside, who, again.attacks, context)
     features, judge = resolve_judges(model)
     parts = Comparison(base, erased, other, who, rows, context, probe)
@@ -218,13 +221,19 @@ def _forgotten_section(
     for name, findings in (("erase/extracted_before", before), ("erase/extracted_after", after)):
         came = np.intersect1d(findings.extracted, rows)
         unit = "forgotten images that come out"
+        if generations_of(findings) is None:
+            note = "the audit did not try to extract anything"
+            lines.append(Estimate(name=name, value=None, n=len(rows), unit=unit, note=note))
+            continue
         lines.append(Estimate(name=name, value=float(len(came)), n=len(rows), unit=unit))
     still = np.intersect1d(after.extracted, rows)
     new = np.setdiff1d(after.extracted, before.extracted)
-    words = [
-        f"The audit's attacks were repeated with the same seeds and budget: {int(lines[0].value or 0)} of "
-        f"{len(rows)} forgotten images came out before, {len(still)} after.",
-    ]
+    words = ["The audit's attacks were repeated with the same seeds and budget; none of them extracts images."]
+    if lines[0].value is not None:
+        words = [
+            f"The audit's attacks were repeated with the same seeds and budget: {int(lines[0].value)} of "
+            f"{len(rows)} forgotten images came out before, {len(still)} after.",
+        ]
     if len(new):
         words.append(f"{len(new)} other training images come out now that did not before; erasing uncovered them.")
     if len(still):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
 from vestige.erase.eraser import Eraser, Request
-from vestige.errors import Unsupported
+from vestige.errors import InvalidInput, Unsupported
 from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
 
@@ -64,6 +65,7 @@ class EraseDiff(Eraser):
     steps, batch_size, learning_rate : of Adam on d; the batch is that of either side.
     eta : how fast the forget loss must fall, relative to its own gradient.
     fixed_lambda : used by ``balance=fixed``.
+    target : what forgotten images are to be predicted as.
 
     Source: arXiv 2401.05779, section 3 and its algorithm 1.
     """
@@ -75,10 +77,17 @@ class EraseDiff(Eraser):
     batch_size: int = 32
     learning_rate: float = 2e-4
     balance: Balance = Balance.QUADRATIC
-    eta: float = 1.0
+    eta: float = 0.2
     fixed_lambda: float = 0.1
     target: Target = Target.AUTO
-    latest: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.eta) and math.isfinite(self.fixed_lambda)):
+            raise InvalidInput(
+                f"eta={self.eta}, fixed_lambda={self.fixed_lambda}.",
+                expected="finite numbers.",
+                remedy="change the option.",
+            )
 
     def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
         """Run the loop; see the class."""
@@ -88,7 +97,7 @@ class EraseDiff(Eraser):
 
         def step(index: int, rng: np.random.Generator) -> int:
             kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-            gone = draw_batch(base, request.forget, rng, self.batch_size, latest=self.latest)
+            gone = draw_batch(base, request.forget, rng, self.batch_size)
             labels = gone.condition if target is Target.MISMATCHED else None
             wanted = self._wanted(base, gone, labels, rng)
             g_r = gradients(noise_loss(driver.student, kept, kept.noise), driver.parameters)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import pytest
+
+from vestige.cli.settings import with_settings
+from vestige.erase.data.erasediff import Balance, EraseDiff, Target
+from vestige.errors import InvalidInput
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True)
+class Method:
+    steps: int = 3
+    rate: float = 0.5
+    colour: Colour = Colour.RED
+    deep: bool = False
+    times: tuple[float, ...] = (0.1,)
+
+
+def test_values_are_read_by_the_types_of_their_fields() -> None:
+    assert with_settings(Method, []) == Method()
+    made = with_settings(Method, ["steps=7", "rate=1e-3", "colour=blue", "deep=true"])
+    assert made == Method(7, 0.001, Colour.BLUE, True)
+    assert type(made.steps) is int
+    assert with_settings(Method, ["steps=1", "steps=2"]).steps == 2
+    assert with_settings(Method, ["rate=2"]).rate == 2.0
+
+
+def test_real_settings() -> None:
+    made = with_settings(EraseDiff, ["steps=300", "target=noise", "balance=cosine", "eta=2", "learning_rate=1e-4"])
+    assert made == EraseDiff(steps=300, target=Target.NOISE, balance=Balance.COSINE, eta=2.0, learning_rate=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stepps=3", r"--set stepps=3 does not name a setting of Method.*steps=3, rate=0\.5, colour=red"),
+        ("steps", "does not name a setting"),
+        ("=3", "does not name a setting"),
+        ("steps=many", "--set steps: .*integer"),
+        ("steps=1.5", "--set steps: .*integer"),
+        ("rate=fast", "--set rate: .*number"),
+        ("colour=green", "--set colour: .*'red' or 'blue'"),
+    ],
+)
+def test_mistakes_are_named(text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        with_settings(Method, [text])
+
+
+def test_values_out_of_range_are_refused_by_the_method() -> None:
+    with pytest.raises(InvalidInput, match="eta"):
+        with_settings(EraseDiff, ["eta=nan"])
