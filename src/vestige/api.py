@@ -8,10 +8,14 @@ check = verify("my-ddpm/", increment=increment, against=run, out="check")
 print(check.record.verdict, check.record.reasons)
 """
 
+from vestige.audit.attack import Attack
+from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
+from vestige.audit.membership.denoising_loss import DenoisingLoss
 from vestige.data.images import ImageSet
 from vestige.data.load import load_images
-from vestige.data.split import Split, split
+from vestige.data.split import Split, hold_out, split
 from vestige.erase.data.erasediff import EraseDiff
+from vestige.erase.eraser import Eraser
 from vestige.erase.increment import Increment
 from vestige.jobs.audit import audit
 from vestige.jobs.demo import demo
@@ -35,14 +39,18 @@ from vestige.zoo import zoo_model
 __all__ = [
     "DDIM",
     "DDPM",
+    "Attack",
     "Cosine",
     "Denoiser",
+    "DenoisingLoss",
     "DiffusersDenoiser",
     "DiscreteTable",
     "EmpiricalDenoiser",
     "EraseDiff",
+    "Eraser",
     "Erasure",
     "FunctionDenoiser",
+    "GenerateAndFilter",
     "Guided",
     "Heun",
     "ImageSet",
@@ -67,6 +75,7 @@ __all__ = [
     "erase",
     "from_pipeline",
     "gaussian_denoiser",
+    "hold_out",
     "load_folder",
     "load_images",
     "load_policy",

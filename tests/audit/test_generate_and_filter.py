@@ -109,10 +109,11 @@ def test_cliques_are_claimed_without_training_data_and_judged_with_it(tmp_path: 
     assert sorted(row[1] for row in found.section.tables[1].rows) == [4, 5]
 
 
-def test_a_folder_of_samples_limits_the_generations(tmp_path: Path) -> None:
-    found = examine(tmp_path, split(ImageSet(TRAIN)), FRESH, generations=10_000)
+@pytest.mark.parametrize("generations", [7, 10_000])
+def test_of_a_folder_of_samples_all_are_searched(tmp_path: Path, generations: int) -> None:
+    found = examine(tmp_path, split(ImageSet(TRAIN)), FRESH, generations=generations)
     assert line(found, "extraction/copy_rate").n == len(FRESH)
-    assert examine(tmp_path, split(ImageSet(TRAIN)), FRESH, generations=7).section.text[0].startswith("7 images")
+    assert found.section.text[0].startswith("40 images")
 
 
 @pytest.mark.parametrize("wrong", [{"generations": 0}, {"delta": 0.0}, {"delta": 1.0}, {"clique_size": 1}])

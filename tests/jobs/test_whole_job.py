@@ -88,6 +88,9 @@ def test_what_an_audit_found_is_erased_verified_and_put_back(world: Any, flat_ru
     assert record.digests["base"] == flat_run.record.digests["model"] != record.digests["erased"]
     assert record.digests["increment"] == made.increment.digest
     assert "erase/residue_retrained" not in names(record)
+    # The erased model repeats the audit (24 + 12); four retained rows, the forgotten one and four others are probed
+    # at three times. The base's generations come from the audit's store.
+    assert record.cost.network_evaluations == 36 + 4 * 3 * 2 + 3 * 2 + 4 * 3
     # The files give the same answer as the objects, from the shards that are there.
     again = verify(str(world.flat), increment=made.folder, against=flat_run.folder, out=tmp_path / "check", probe=PROBE)
     assert again.record.cost.network_evaluations == 0
@@ -150,6 +153,23 @@ def test_colour_images_of_a_velocity_model(world: Any, tmp_path: Path, classes: 
     # Nothing came out before, so that nothing does after proves nothing.
     assert record.estimate("erase/extracted_before").value == 0
     assert "shows nothing" in " ".join(record.reasons)
+
+
+def test_a_null_condition_and_guidance_go_all_the_way(world: Any, tmp_path: Path) -> None:
+    model = world.save_model(tmp_path / "model", classes=3)  # two classes and "none"
+    train = world.save_images(tmp_path / "train", world.noise(0, 6), classes=2)
+    settings = {**world.settings(), "null_condition": 2, "guidance": 2.0}
+    run = audit(model, train, non_members=world.others, out=tmp_path / "run", **settings)
+    assert run.record.cost.network_evaluations == 12 * 2 * 2 + 6 + 6
+    made = erase(model, forget="class:1", retain=train, out=tmp_path / "made", method=QUICK, null_condition=2)
+    check = verify(model, increment=made, against=run, out=tmp_path / "check", probe=PROBE).record
+    assert check.estimate("restore/bit_exact").value == 1
+    digest = apply_increments(model, [made.folder], out=tmp_path / "erased", null_condition=2)
+    assert digest == check.digests["erased"]
+    # From here on the folder itself says which label means "none".
+    assert load_folder(tmp_path / "erased").null_condition == 2
+    back, exact = remove_increments(tmp_path / "erased", ["made"], out=tmp_path / "back")
+    assert (back, exact) == (run.record.digests["model"], True)
 
 
 @pytest.mark.parametrize("kind", ["npz", "folder", "bank"])

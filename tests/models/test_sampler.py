@@ -20,6 +20,7 @@ from vestige.models.schedule import (
     Cosine,
     DiscreteTable,
     RectifiedFlow,
+    Schedule,
     VarianceExploding,
     VariancePreserving,
 )
@@ -35,7 +36,7 @@ PREDICTIONS = {
 
 def toy(x, step):
     """An arbitrary network: bent, mixing pixels, depending on the step."""
-    return torch.tanh(1.3 * x.flip(-1) - 0.4 * x + 0.05 * step.view(-1, 1, 1, 1))
+    return torch.tanh(1.3 * x.flip(-1) - 0.4 * x + 0.05 * step.double().view(-1, 1, 1, 1))
 
 
 def spied(schedule: DiscreteTable, prediction: Prediction):
@@ -176,61 +177,69 @@ TABLE = DiscreteTable(DDPMScheduler(1000).alphas_cumprod)
 @pytest.mark.parametrize(
     ("sampler", "schedule"),
     [
-        (DDPM(300), VariancePreserving()),
-        (DDPM(300), TABLE),
-        (DDPM(200), Cosine()),
-        (DDIM(300), VariancePreserving()),
-        (DDIM(200, eta=1.0), RectifiedFlow()),
-        (DDIM(100), RectifiedFlow()),
-        (DDIM(300), TABLE),
-        (Heun(60), VariancePreserving()),
-        (Heun(60), VarianceExploding()),
-        (Heun(40), Cosine()),
-        (Heun(100), TABLE),
+        (DDPM(160), TABLE),
+        (DDIM(80, eta=1.0), RectifiedFlow()),
+        (DDIM(80), VariancePreserving()),
+        (DDIM(50), Cosine()),
+        (Heun(40), VariancePreserving()),
+        (Heun(25), VarianceExploding()),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_samplers_reproduce_the_moments_of_a_gaussian(gaussian, noises, sampler, schedule):
     oracle = gaussian_denoiser(*gaussian, schedule)
-    fresh = noises(600, SHAPE)
+    fresh = noises(300, SHAPE)
     check_moments(sampler.sample(oracle, fresh(0), None, fresh), *gaussian)
 
 
 def test_the_moment_check_has_power(gaussian, noises):
-    oracle, fresh = gaussian_denoiser(*gaussian), noises(600, SHAPE)
+    oracle, fresh = gaussian_denoiser(*gaussian), noises(300, SHAPE)
     with pytest.raises(AssertionError):  # ten steps are too few
         check_moments(DDIM(10).sample(oracle, fresh(0), None, fresh), *gaussian)
 
 
 def test_rectified_flow_is_euler_integration_of_its_velocity(gaussian, noises):
-    network, fresh = wrapped_flow(gaussian_denoiser(*gaussian, RectifiedFlow())), noises(400, SHAPE)
-    made = DDIM(100, clip=False).sample(network, fresh(0), None, fresh)
+    network, fresh = wrapped_flow(gaussian_denoiser(*gaussian, RectifiedFlow())), noises(300, SHAPE)
+    made = DDIM(50, clip=False).sample(network, fresh(0), None, fresh)
     x = fresh(0)
-    for i in range(100, 0, -1):
-        x = x - network.predict(x, torch.full((400,), i / 100, dtype=torch.float64)) / 100
+    for i in range(50, 0, -1):
+        x = x - network.predict(x, torch.full((300,), i / 50, dtype=torch.float64)) / 50
     assert torch.allclose(made, x, rtol=0, atol=1e-12)
     check_moments(made, *gaussian)
     check_moments(Heun(30).sample(network, fresh(0), None, fresh), *gaussian)
 
 
-@pytest.mark.parametrize("schedule", [VariancePreserving(), RectifiedFlow(), Cosine()])
-def test_heun_converges_with_order_two_and_ddim_with_order_one(gaussian, noises, schedule):
-    """Against the exact flow of a Gaussian: along each axis ``x_t`` keeps its number of standard deviations."""
-    mean, covariance = gaussian
-    oracle, fresh = gaussian_denoiser(mean, covariance, schedule), noises(50, SHAPE)
+class Linear(Schedule):
+    """Noise that grows linearly on untouched images: the ODE is smooth down to time 0."""
+
+    def alpha_sigma(self, t):
+        return torch.ones_like(t), 4 * t
+
+    def key(self):
+        return {"schedule": "linear"}
+
+
+@pytest.mark.parametrize("schedule", [Linear(), RectifiedFlow()], ids=["linear", "flow"])
+def test_heun_converges_with_order_two_and_ddim_with_order_one(noises, schedule):
+    """Against the exact flow of a Gaussian: along each axis ``x_t`` keeps its number of standard deviations.
+
+    The map holds for any start, so small ones keep wide Gaussians, which need few steps, within -1 and 1.
+    """
+    values = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
+    oracle = gaussian_denoiser(torch.zeros(SHAPE, dtype=torch.float64), values.diag(), schedule)
     alpha, sigma = (float(v) for v in schedule.alpha_sigma(torch.tensor(1.0, dtype=torch.float64)))
-    values, axes = torch.linalg.eigh(covariance)
-    scores = (fresh(0).flatten(1) - alpha * mean.flatten()) @ axes / (alpha**2 * values + sigma**2).sqrt()
-    exact = (scores * values.sqrt() @ axes.T + mean.flatten()).view(-1, *SHAPE)
+    start = noises(20, SHAPE)(0).clamp(-2, 2) / 8
+    exact = start * max(sigma, 1) * (values / (alpha**2 * values + sigma**2)).sqrt().view(SHAPE)
 
     def error(sampler):
-        return float((sampler.sample(oracle, fresh(0), None, fresh) - exact).square().mean().sqrt())
+        made = sampler.sample(oracle, start, None, noises(20, SHAPE))
+        return float((made - exact).square().mean().sqrt())
 
-    heun = [error(Heun(steps)) for steps in (80, 160, 320)]
-    ddim = [error(DDIM(steps)) for steps in (80, 160, 320)]
-    assert heun[2] < 0.1 * ddim[2]
-    for errors, order in ((heun, 4), (ddim, 2)):
-        assert errors[1] / errors[2] == pytest.approx(order, rel=0.25)
+    heun = [error(Heun(steps, clip=False)) for steps in (24, 48)]
+    ddim = [error(DDIM(steps, clip=False)) for steps in (24, 48)]
+    assert heun[0] / heun[1] == pytest.approx(4, rel=0.2)
+    assert ddim[0] / ddim[1] == pytest.approx(2, rel=0.2)
+    assert heun[1] < 0.2 * ddim[1]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -119,6 +119,20 @@ def test_a_dense_graph_without_the_clique_is_refused_by_colours():
     assert [len(c.members) for c in nine.found] == [9] * 30
 
 
+def test_a_clique_that_greed_misses_is_found_whole():
+    # Five nodes, each drawn away by four nodes of a bipartite graph that is denser but holds no triangle.
+    adjacency = np.zeros((45, 45), bool)
+    adjacency[5:25, 25:] = True
+    adjacency[:5, :5] = ~np.eye(5, dtype=bool)
+    for v in range(5):
+        adjacency[v, 5 + 4 * v : 9 + 4 * v] = True
+    pairs = pairs_of(adjacency | adjacency.T)
+    assert [c.members for c in cliques(pairs, 45, 4).found] == [(0, 1, 2, 3, 4)]
+    without = cliques(pairs, 45, 4, work=0)
+    assert without.found == ()
+    assert set(without.undecided) >= {0, 1}
+
+
 def test_no_pairs_is_no_clique():
     none = np.empty((0, 2), np.int64)
     assert cliques(none, 5, 2, np.empty(0)).found == ()

@@ -108,7 +108,7 @@ def test_histogram_takes_edges_or_centres() -> None:
 
 def test_the_users_matplotlib_settings_neither_show_nor_change() -> None:
     plain = draw(figure(), prefix="p").svg
-    with mpl.rc_context({"axes.facecolor": "black", "font.size": 30, "lines.linewidth": 9, "text.color": "red"}):
+    with mpl.rc_context({"axes.facecolor": "black", "font.size": 30, "xtick.top": True, "axes.xmargin": 0.4}):
         before = dict(mpl.rcParams)
         assert draw(figure(), prefix="p").svg == plain
         assert dict(mpl.rcParams) == before

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from vestige import __version__
 from vestige.errors import InvalidInput, VestigeError
 
 if TYPE_CHECKING:
+    from vestige.audit.attack import Attack
     from vestige.models.sampler import Sampler
 
 app = typer.Typer(
@@ -100,7 +101,7 @@ def audit(
     out: Out,
     data: Annotated[str | None, typer.Option(help="Training images: folder, .npz, datasets folder.")] = None,
     non_members: Annotated[str | None, typer.Option(help="Images from the same source, never trained on.")] = None,
-    generations: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 1000,
+    generations: Annotated[int, typer.Option(min=1, help="Images to sample; all, of a folder.")] = 1000,
     sampler: Annotated[str, typer.Option(help="ddim, ddpm or heun.")] = "ddim",
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps an image.")] = 20,
     guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance when sampling.")] = None,
@@ -128,8 +129,13 @@ def audit(
     from vestige.audit.membership.denoising_loss import DenoisingLoss
     from vestige.cli.display import bars, finish
     from vestige.jobs.audit import audit as run
+    from vestige.jobs.audit import default_attacks
 
-    attacks = [GenerateAndFilter(generations=generations, delta=delta), DenoisingLoss(draws=draws, rows=rows)]
+    told: dict[type[Any], Attack[Any]] = {
+        GenerateAndFilter: GenerateAndFilter(generations=generations, delta=delta),
+        DenoisingLoss: DenoisingLoss(draws=draws, rows=rows),
+    }
+    attacks = [told.get(type(attack), attack) for attack in default_attacks()]
     with bars() as progress:
         done = run(
             model,
@@ -277,6 +283,7 @@ def apply(
     increment: Annotated[list[Path], typer.Argument(help="Increments, in order.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new model.")],
     scale: Annotated[float, typer.Option(help="Strength; 1 as trained, 0 the base.")] = 1.0,
+    null_condition: NullCondition = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a diffusers folder with increments added."""
@@ -284,7 +291,9 @@ def apply(
     from vestige.cli.display import say
     from vestige.jobs.increments import apply_increments
 
-    digest = apply_increments(model, increment, out=out, scale=scale, overwrite=overwrite)
+    digest = apply_increments(
+        model, increment, out=out, scale=scale, null_condition=null_condition, overwrite=overwrite
+    )
     say(f"{out} is {digest[:12]}.", f"vestige increments remove {out} --out restored-model")
 
 

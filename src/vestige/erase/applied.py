@@ -84,7 +84,9 @@ def read_applied(folder: Path) -> Applied | None:
         ) from error
 
 
-def open_base(folder: Path) -> tuple[DiffusersDenoiser, list[tuple[Increment, float]]]:
+def open_base(
+    folder: Path, *, null_condition: int | None = None
+) -> tuple[DiffusersDenoiser, list[tuple[Increment, float]]]:
     """The base of a model folder, bit for bit, and the increments applied to it.
 
     Raises
@@ -92,7 +94,7 @@ def open_base(folder: Path) -> tuple[DiffusersDenoiser, list[tuple[Increment, fl
     CorruptFile : what apply kept of the base cannot be read.
     DigestMismatch : the folder's weights are not its base's, or an increment is not the one that was applied.
     """
-    model, note = load_folder(folder), read_applied(folder)
+    model, note = load_folder(folder, null_condition=null_condition), read_applied(folder)
     if note is None:
         return model, []
     state = model.module.state_dict()

@@ -39,7 +39,7 @@ def draw_batch(
     images: ImageSet,
     rng: np.random.Generator,
     size: int,
-    weights: npt.NDArray[np.int64] | None = None,
+    weights: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None,
 ) -> Batch:
     """A batch of the training distribution of the denoiser: uniform times, Gaussian noise, rows by weight."""
     chance = None if weights is None else weights / weights.sum()

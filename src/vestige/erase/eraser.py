@@ -29,12 +29,14 @@ class Request:
     ----------
     forget, retain : distinct images; no image stands in both.
     retain_copies : how often each retained image stands in the training data; the retain
-        loss weighs rows by it, as training did. Forgotten images weigh alike.
+        loss weighs rows by it, as training did.
+    forget_copies : the same for the forgotten ones, which weigh alike if it is not given.
     """
 
     forget: ImageSet
     retain: ImageSet
     retain_copies: npt.NDArray[np.int64]
+    forget_copies: npt.NDArray[np.int64] | None = None
 
     def check(self, denoiser: Denoiser) -> None:
         """Raise EmptySet, ShapeMismatch or InvalidInput if the request makes no sense for the model."""
@@ -63,7 +65,7 @@ class Request:
     @property
     def digest(self) -> str:
         """Digest of both sets and their counts."""
-        copies = self.retain_copies.tolist()
+        copies = [self.retain_copies.tolist(), None if self.forget_copies is None else self.forget_copies.tolist()]
         return digest_json({"forget": self.forget.digest, "retain": self.retain.digest, "copies": copies})
 
 

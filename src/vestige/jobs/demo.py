@@ -38,10 +38,10 @@ class Plan:
 
 
 FULL = Plan(
-    attacks=(GenerateAndFilter(generations=1000), DenoisingLoss(rows=600, draws=4)),
+    attacks=(GenerateAndFilter(generations=600), DenoisingLoss(rows=500, draws=3)),
     eraser=EraseDiff(),
     probe=Probe(draws=3, rows=100),
-    sampler=DDIM(steps=12),
+    sampler=DDIM(steps=10),
 )
 QUICK = Plan(
     attacks=(GenerateAndFilter(generations=200), DenoisingLoss(rows=200, draws=2)),

@@ -105,7 +105,7 @@ def _by_id(ids: list[str], who: Split) -> npt.NDArray[np.int64]:
 def request_for(who: Split, rows: npt.NDArray[np.int64]) -> Request:
     """Forget the rows, retain every other member as often as it stands in the training data."""
     kept = np.setdiff1d(np.arange(len(who.members)), rows)
-    return Request(who.members.take(rows), who.members.take(kept), who.exact[kept])
+    return Request(who.members.take(rows), who.members.take(kept), who.exact[kept], who.copies[rows])
 
 
 def erase(

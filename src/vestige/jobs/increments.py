@@ -66,16 +66,24 @@ def _row(where: str, increment: Increment, scale: float | None) -> list[Cell]:
 
 
 def apply_increments(
-    model: str | Path, increments: Sequence[Path], *, out: str | Path, scale: float = 1.0, overwrite: bool = False
+    model: str | Path,
+    increments: Sequence[Path],
+    *,
+    out: str | Path,
+    scale: float = 1.0,
+    null_condition: int | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Write the model with increments added, after those it already has; returns the new digest.
+
+    ``null_condition`` is that of the audit, where the model's folder does not state it.
 
     Raises
     ------
     DigestMismatch : an increment belongs to another base.
     AlreadyExists : ``out`` is not empty.
     """
-    base, layers = open_base(model_folder(model))
+    base, layers = open_base(model_folder(model), null_condition=null_condition)
     layers += [(Increment.load(path), scale) for path in increments]
     return write_applied(Path(out), base, layers, overwrite=overwrite).digest
 

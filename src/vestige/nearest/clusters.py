@@ -41,6 +41,6 @@ def _merge(parent: Integers, pairs: Integers) -> None:
         roots = roots[roots[:, 0] != roots[:, 1]]
         if not len(roots):
             return
-        np.minimum.at(parent, roots[:, 1], roots[:, 0])
+        parent[roots[:, 1]] = roots[:, 0]  # downwards only, so the smallest node of a component stays its root
         while not np.array_equal(parent, above := parent[parent]):
             parent[:] = above

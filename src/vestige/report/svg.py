@@ -84,7 +84,7 @@ def markup(figure: Canvas, *, prefix: str, label: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _settings() -> dict[str, Any]:
+def _settings() -> dict[Any, Any]:
     text, soft, grid = Ink.TEXT.value, Ink.SOFT.value, Ink.GRID.value
     return {
         "svg.fonttype": "none",

@@ -76,7 +76,7 @@ class GenerateAndFilter(Attack[Generations]):
 
     Parameters
     ----------
-    generations : how many images to sample (at most what a folder of samples holds).
+    generations : how many images to sample; of a folder of samples all are searched.
     delta : radius of (l, delta)-eidetic memorization, rms with pixels in [0, 1].
     neighbours, alpha : of the calibrated distance; 50 and 0.5 in the paper.
     clique_size : smallest clique that the black-box filter accepts.
@@ -103,7 +103,7 @@ class GenerateAndFilter(Attack[Generations]):
     def collect(self, subject: Subject, split: Split, context: Context) -> Generations:
         """Sample, then search members and others; every step cached."""
         limit = subject.generator.limit
-        count = self.generations if limit is None else min(self.generations, limit)
+        count = self.generations if limit is None else limit
         rows = np.arange(count, dtype=np.int64)
         key = {"generator": subject.generator.key(), "seed": context.seed}
         pixels = context.store.column("generations", key).fill(

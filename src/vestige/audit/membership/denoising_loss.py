@@ -124,7 +124,8 @@ class DenoisingLoss(Attack[Losses]):
             text=[
                 f"{len(inside):,} members and {len(outside):,} non-members, {self.draws} noise draws at "
                 f"t = {', '.join(f'{t:g}' for t in self.times)}. Chance is an AUC of 0.5; the control gives "
-                f"{control.value:.3f}."
+                f"{control.value:.3f}. All duplicated members are among them, up to the bound on rows, so the "
+                "table by duplicate count tells more than the average."
             ],
             tables=[_by_count(copies, inside, outside)],
             figures=[_curve(inside, outside)],

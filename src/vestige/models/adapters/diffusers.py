@@ -256,6 +256,15 @@ def _load_unet(folder: Path) -> UNet2DModel:
     return unet.float()
 
 
+def _null_condition(card: Path) -> int | None:
+    stated = _read_json(card).get("null_condition")
+    if stated is None or type(stated) is int:
+        return stated
+    raise CorruptFile(
+        f"{card} states the null condition {stated!r}.", expected="a whole number.", remedy="correct or remove it."
+    )
+
+
 def load_folder(folder: Path, *, null_condition: int | None = None) -> DiffusersDenoiser:
     """Read a folder written by ``save_pretrained``: safetensors, else ``.bin`` with ``weights_only=True``.
 
@@ -274,7 +283,7 @@ def load_folder(folder: Path, *, null_condition: int | None = None) -> Diffusers
             remedy="save the pipeline, or pass a folder of generated images to audit them as a black box.",
         )
     if null_condition is None and (folder / CARD).is_file():
-        null_condition = _read_json(folder / CARD).get("null_condition")
+        null_condition = _null_condition(folder / CARD)
     return DiffusersDenoiser(
         _load_unet(folder / "unet"), _load_scheduler(folder / "scheduler"), null_condition=null_condition
     )
