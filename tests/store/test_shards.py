@@ -64,9 +64,15 @@ def test_a_changed_key_never_meets_an_old_shard(column, other):
     assert Store(column.folder.parent).column("cubes", KEY).folder != column.folder
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:-3] + b"\x01" + b[-2:], lambda b: b + b"x"]
-)
+DAMAGES = {
+    "truncated": lambda content: content[:-1],
+    "emptied": lambda content: b"",
+    "flipped": lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
+    "extended": lambda content: content + b"x",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_shard_is_computed_again_and_no_other(column, damage):
     column.fill(12, Counter(), shard_rows=4)
     names = [p.name for p in shards(column)]
@@ -76,13 +82,6 @@ def test_a_damaged_shard_is_computed_again_and_no_other(column, damage):
     assert (column.fill(12, compute, shard_rows=4) == expected(12)).all()
     assert compute.asked == [[4, 5, 6, 7]]
     assert [p.name for p in shards(column)] == names
-
-
-def test_a_shard_that_claims_pickled_objects_is_never_loaded(column):
-    column.fill(4, Counter())
-    (shard,) = shards(column)
-    (column.folder / shard.name.replace(".npy", "0.npy")).write_bytes(b"not ours")
-    assert (column.fill(4, Counter()) == expected(4)).all()
 
 
 def test_the_key_is_readable(column):
@@ -161,7 +160,7 @@ def test_progress_counts_rows_and_ends_even_in_failure(column):
     assert progress.events == [("start", "work", 6), ("advance", 7, 4, ""), ("advance", 7, 2, ""), ("finish", 7)]
     progress = Recorder()
     with pytest.raises(ZeroDivisionError):
-        column.fill(9, lambda rows: rows // 0 if 1 // 0 else rows, progress=progress)
+        column.fill(9, lambda rows: rows + 1 // 0, progress=progress)
     assert progress.events == [("start", "squares", 9), ("finish", 7)]
 
 

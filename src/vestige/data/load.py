@@ -154,10 +154,11 @@ def as_uint8(array: npt.NDArray[Any], source: str) -> npt.NDArray[np.uint8]:
         )
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
-    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    numbers = array.size > 0 and np.issubdtype(array.dtype, np.number) and np.isrealobj(array)
+    low, high = (float(array.min()), float(array.max())) if numbers else (0.0, 0.0)
     if not np.issubdtype(array.dtype, np.floating) or not -1 <= low <= high <= 1:
         raise InvalidInput(
-            f"{source} holds {array.dtype} between {low:g} and {high:g}.",
+            f"{source} holds {array.dtype}{f' between {low:g} and {high:g}' if numbers else ''}.",
             expected="uint8, or floats in [0, 1] or [-1, 1].",
             remedy="scale it.",
         )
@@ -167,7 +168,14 @@ def as_uint8(array: npt.NDArray[Any], source: str) -> npt.NDArray[np.uint8]:
 
 def _from_datasets(path: Path) -> ImageSet:
     datasets = need("datasets", "datasets")
-    table = datasets.load_from_disk(str(path))
+    try:
+        table = datasets.load_from_disk(str(path))
+    except Exception as error:  # missing or damaged files show in many ways
+        raise CorruptFile(
+            f"{path} cannot be read as a dataset ({error}).",
+            expected="a folder written by datasets' save_to_disk, with at least one row.",
+            remedy="save it again.",
+        ) from error
     if hasattr(table, "keys"):
         table = table["train"] if "train" in table else table[next(iter(table.keys()))]
     columns = table.column_names
@@ -179,7 +187,15 @@ def _from_datasets(path: Path) -> ImageSet:
             remedy="rename it with dataset.rename_column.",
         )
     label_key = next((k for k in ("label", "labels") if k in columns), None)
-    images = [_array_of(row, f"{path}[{i}]") for i, row in enumerate(table[image_key])]
+    rows = list(table[image_key])
+    odd = next((row for row in rows if not isinstance(row, Image.Image)), None)
+    if odd is not None:
+        raise InvalidInput(
+            f"{path}'s column {image_key} holds {type(odd).__name__}.",
+            expected="images.",
+            remedy=f"cast it with dataset.cast_column({image_key!r}, datasets.Image()).",
+        )
+    images = [_array_of(row, f"{path}[{i}]") for i, row in enumerate(rows)]
     if not images:
         raise EmptySet(f"{path} holds no image.", expected="at least one.", remedy="check the dataset.")
     _check_alike(images, [Path(f"{path}[{i}]") for i in range(len(images))])

@@ -235,7 +235,7 @@ def _forgotten_section(
             f"{len(rows)} forgotten images came out before, {len(still)} after.",
         ]
     if len(new):
-        words.append(f"{len(new)} other training images come out now that did not before; erasing uncovered them.")
+        words.append(f"Training images that come out now and did not before: {len(new)}.")
     if len(still):
         words.append("Still extracted: " + ", ".join(who.members.ids[r] for r in still[:10]) + ".")
     return lines, Section(name="forgetting", title="Forgetting: what still comes out", text=words)
