@@ -12,7 +12,7 @@ from vestige.errors import InvalidInput, NotFound
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 
 class _Strict(BaseModel):

@@ -146,8 +146,7 @@ class EraseDiff(Eraser):
 
 def gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     """Gradient of a loss by each parameter; zeros where it does not depend on one."""
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
 def dot(a: list[Tensor], b: list[Tensor]) -> float:
