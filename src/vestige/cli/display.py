@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as Grid
 
@@ -31,13 +31,13 @@ class RichProgress(Progress):
 
     def advance(self, task: int, amount: int, note: str) -> None:
         """Move the bar."""
-        self._bars.advance(task, amount)  # type: ignore[arg-type]
+        self._bars.advance(TaskID(task), amount)
         if note:
-            self._bars.update(task, description=escape(note))  # type: ignore[arg-type]
+            self._bars.update(TaskID(task), description=escape(note))
 
     def finish(self, task: int) -> None:
         """Leave the bar as it stands."""
-        self._bars.stop_task(task)  # type: ignore[arg-type]
+        self._bars.stop_task(TaskID(task))
 
 
 @contextmanager

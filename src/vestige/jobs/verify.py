@@ -138,17 +138,9 @@ def verify(
     earlier = replace(context, store=Store(run.folder / "store"))
     before = examine(subject, who, _extraction_only(again.attacks), earlier)
     after = examine(inside, who, again.attacks, context)
-    features, judge = resolve_judges(model)
     parts = Comparison(base, erased, other, who, rows, context, probe)
-    sections = [
-        _forgotten_section(before, after, rows, who),
-        generation_section(parts, generations_of(before), generations_of(after), features, judge),
-        retention_section(parts),
-        residue_section(parts),
-    ]
-    summary = [line for lines, _ in sections for line in lines]
-    summary.append(_restore(subject, base, change, desk.out))
-    summary += _cost_of_erasing(change)
+    summary, sections = _measured(parts, before, after, model)
+    summary += [_restore(subject, base, change, desk.out), *_cost_of_erasing(change)]
     renamed = [line.model_copy(update={"name": f"after/{line.name}"}) for line in after.summary]
     verdict, reasons = judge_verify(summary, policy.verify)
     evaluations = sum(d.evaluations for d in (base, erased, other) if d is not None)
@@ -167,12 +159,26 @@ def verify(
         verdict=verdict,
         reasons=reasons,
         summary=[*summary, *renamed, *cost_lines(cost.seconds, cost.network_evaluations)],
-        sections=[section for _, section in sections] + [o.section for o in after.outcomes.values()],
+        sections=[*sections, *(o.section for o in after.outcomes.values())],
         not_done=after.not_done,
     )
     pictures = evidence(after, who)
     strips = {**pictures.strips, "quality": _strips(generations_of(before), generations_of(after))}
     return desk.finish(record, Evidence(pictures.pairs, strips), show_images)
+
+
+def _measured(
+    parts: Comparison, before: Findings, after: Findings, model: ModelLike
+) -> tuple[list[Estimate], list[Section]]:
+    """What still comes out, quality, retention and residue: their numbers and their sections."""
+    features, judge = resolve_judges(model)
+    measured = [
+        _forgotten_section(before, after, parts.rows, parts.who),
+        generation_section(parts, generations_of(before), generations_of(after), features, judge),
+        retention_section(parts),
+        residue_section(parts),
+    ]
+    return [line for lines, _ in measured for line in lines], [section for _, section in measured]
 
 
 def _strips(before: Generations | None, after: Generations | None) -> list[Strip]:
