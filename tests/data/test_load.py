@@ -76,7 +76,8 @@ def test_palette_alpha_and_one_bit_images(tmp_path):
     (tmp_path / "bits").mkdir()
     bits.save(tmp_path / "bits" / "one.png")
     assert Image.open(tmp_path / "bits" / "one.png").mode == "1"
-    assert (load_images(tmp_path / "bits")[0].pixels[0, 0] == np.where(GREY > 127, 255, 0)).all()
+    assert (load_images(tmp_path / "bits")[0].pixels == np.where(GREY > 127, 255, 0)[None, None]).all()
+    assert load_images(tmp_path / "bits")[0].shape == (1, 5, 6)
 
 
 @pytest.mark.parametrize(("dtype", "name"), [(np.uint16, "deep.png"), (np.int32, "deep.tif"), (np.float32, "deep.tif")])

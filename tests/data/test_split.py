@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vestige.data.images import ImageSet
-from vestige.data.split import DUPLICATE_RADIUS, duplicate_groups, split
-from vestige.errors import EmptySet
+from vestige.data.split import DUPLICATE_RADIUS, duplicate_groups, hold_out, split
+from vestige.errors import EmptySet, InvalidInput
 
 
 def flat(values: list[int]) -> ImageSet:
@@ -67,6 +67,31 @@ def test_digest_follows_counts_and_others():
     ]
     assert len(set(digests)) == 8
     assert split(flat([100, 200]), radius=DUPLICATE_RADIUS).digest == digests[0]
+
+
+@given(st.integers(0, 2**64 - 1), st.floats(0.1, 0.9))
+def test_hold_out_parts_images_by_whole_clusters(seed, share):
+    # Ten clusters: 0-5-10 is a chain, 100 stands there three times, the rest alone.
+    values = [0, 100, 5, 20, 40, 100, 60, 80, 10, 120, 140, 160, 100, 180]
+    kept, held = (brightness(side) for side in hold_out(flat(values), share, seed=seed))
+    assert sorted(kept + held) == sorted(values)
+    assert kept == [v for v in values if v in kept]  # in the given order
+    assert not set(kept) & set(held)
+    clusters = len(set(held) - {5, 10}) if 0 in held else len(set(held))
+    assert clusters == round(share * 10)
+    assert not 0 < len({0, 5, 10} & set(held)) < 3
+
+
+def test_hold_out_follows_its_seed_and_refuses_empty_sides():
+    images = flat(list(range(0, 250, 10)))
+    draws = [brightness(hold_out(images, 0.4, seed=seed)[1]) for seed in (0, 0, 1, 2)]
+    assert draws[0] == draws[1]
+    assert len({tuple(d) for d in draws}) == 3
+    for share in (0.0, 1.0, -0.5, 0.001, 0.999):
+        with pytest.raises(InvalidInput, match=f"share={share}"):
+            hold_out(images, share, seed=0)
+    with pytest.raises(EmptySet, match="to divide"):
+        hold_out(flat([]), 0.5, seed=0)
 
 
 def test_duplicate_groups_have_the_documented_edges():

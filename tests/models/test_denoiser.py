@@ -63,6 +63,8 @@ def test_a_network_of_any_prediction_is_the_same_denoiser(gaussian, noises, sche
     for quantity in ("mean", "noise", "velocity", "score"):
         ours, theirs = getattr(network, quantity)(x_t, t), getattr(oracle, quantity)(x_t, t)
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9), quantity
+    if prediction is Prediction.VELOCITY:
+        assert torch.allclose(network.velocity(x_t, t), network.predict(x_t, t), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", [VariancePreserving(), VarianceExploding(), RectifiedFlow()])

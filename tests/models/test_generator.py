@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +12,9 @@ from hypothesis import strategies as st
 
 from vestige.errors import EmptySet
 from vestige.models.adapters.diffusers import DiffusersDenoiser
-from vestige.models.adapters.function import FunctionDenoiser
-from vestige.models.denoiser import Prediction
 from vestige.models.generator import DiffusionGenerator, SampleBank
 from vestige.models.oracle import EmpiricalDenoiser, gaussian_denoiser
-from vestige.models.sampler import DDIM, DDPM, Heun
-from vestige.models.schedule import VariancePreserving
+from vestige.models.sampler import DDIM, DDPM, Heun, Sampler
 
 SAMPLERS = [DDIM(3), DDIM(3, eta=1.0), DDPM(3), Heun(3)]
 
@@ -39,19 +39,28 @@ def test_a_network_row_is_one_image_up_to_rounding(tiny_unet, sampler):
     assert len({image.tobytes() for image in batches[0]}) == len(rows)
 
 
-def test_seeds_and_draws_change_every_image(gaussian):
-    rows, shown = np.arange(4), []
+@dataclass(frozen=True)
+class Listener(Sampler):
+    """Keeps the noise that it is handed."""
 
-    def network(x_t, t):
-        shown.append(x_t)
-        return torch.zeros_like(x_t)
+    heard: ClassVar[list[torch.Tensor]] = []
 
-    denoiser = FunctionDenoiser(network, VariancePreserving(), Prediction.CLEAN, (1, 2, 2), identity="zero")
+    def _step(self, denoiser, x_t, t, s, condition, fresh, draw):
+        self.heard.extend([fresh(0), fresh(draw)])
+        return x_t
+
+
+def test_every_seed_row_and_step_has_noise_of_its_own(gaussian):
+    Listener.heard.clear()
     for seed in (0, 1):
-        DiffusionGenerator(denoiser, DDIM(3, eta=1.0)).sample(rows, seed)
-    noise = torch.stack(shown).flatten(1)
-    # Fresh noise at the start and in every step: nothing repeats between seeds, steps or rows.
-    assert len({round(float(v), 6) for v in noise.flatten()}) == noise.numel()
+        DiffusionGenerator(gaussian_denoiser(*gaussian), Listener(3), batch_size=2).sample(np.arange(4), seed)
+    # Two seeds, two batches, three steps: each heard the noise of its start and its own.
+    starts, steps = torch.stack(Listener.heard[::2]), torch.stack(Listener.heard[1::2])
+    assert starts.shape == steps.shape == (12, 2, 1, 2, 2)
+    assert torch.equal(starts[0::3], starts[1::3])
+    assert torch.equal(starts[0::3], starts[2::3])
+    every = torch.cat([starts[0::3].flatten(), steps.flatten()])
+    assert len(every.unique()) == len(every)
 
 
 def test_classes_cycle_by_row():

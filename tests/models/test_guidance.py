@@ -12,6 +12,7 @@ from vestige.models.generator import DiffusionGenerator
 from vestige.models.guidance import Guided
 from vestige.models.sampler import DDIM
 from vestige.models.schedule import VariancePreserving
+from vestige.models.subject import Subject
 
 SHAPE = (1, 2, 2)
 
@@ -81,3 +82,14 @@ def test_guided_stands_for_its_inner_model():
     plain, strong = (DiffusionGenerator(d, DDIM(3)).sample(rows, 0) for d in (inner, guided))
     assert plain.shape == strong.shape == (6, *SHAPE)
     assert (plain != strong).any()
+
+
+def test_guidance_of_a_subject_acts_on_sampling_alone():
+    inner = conditional()
+    subject = Subject.of_denoiser("n", inner, DDIM(3), guidance=2.0)
+    assert subject.opened("this") is inner
+    assert subject.digest == inner.digest
+    rows = np.arange(4)
+    expected = DiffusionGenerator(Guided(conditional(), 2.0), DDIM(3)).sample(rows, 0)
+    assert (subject.generator.sample(rows, 0) == expected).all()
+    assert subject.evaluations == 4 * 3 * 2

@@ -103,6 +103,14 @@ def test_empirical_equals_brute_force(noises, schedule, labelled):
         assert np.allclose(found[row], np.average(images, axis=0, weights=shares), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_without_noise_the_answer_is_the_image(gaussian, noises, schedule):
+    now, x = torch.zeros(4, dtype=torch.float64), 0.3 * noises(4, (1, 2, 2))(0)
+    assert torch.allclose(gaussian_denoiser(*gaussian, schedule).mean(x, now), x, rtol=0, atol=1e-9)
+    train = to_float(bytes_of(4)).double()
+    assert torch.equal(EmpiricalDenoiser(train.float(), schedule).mean(train, now), train)
+
+
 def test_weights_act_like_repeated_rows(noises):
     train, counts = to_float(bytes_of(4)), torch.tensor([1, 4, 2, 1])
     weighted = EmpiricalDenoiser(train, weights=counts.double())

@@ -78,13 +78,20 @@ def hold_out(
 
     Raises
     ------
-    InvalidInput : a share outside (0, 1).
+    InvalidInput : a share outside (0, 1), or one that rounds to no cluster or to all of them.
     """
     if not 0 < share < 1:
         raise InvalidInput(f"share={share}.", expected="a number between 0 and 1.", remedy="change it.")
     cluster = clusters(images.required("to divide").flat, radius)
     names = np.unique(cluster)
-    held = generator(seed, Stream.SUBSET, len(names)).permutation(names)[: round(share * len(names))]
+    count = round(share * len(names))
+    if not 0 < count < len(names):
+        raise InvalidInput(
+            f"share={share} of {len(names)} clusters is {count}.",
+            expected="at least one cluster on each side.",
+            remedy="change the share, or pass more images.",
+        )
+    held = generator(seed, Stream.SUBSET, len(names)).permutation(names)[:count]
     outside = np.isin(cluster, held)
     return images.take(np.flatnonzero(~outside)), images.take(np.flatnonzero(outside))
 

@@ -15,6 +15,9 @@ from vestige.errors import EmptySet, InvalidInput
 from vestige.models.denoiser import Denoiser, Images, Labels, Prediction, Times
 from vestige.models.schedule import Schedule, VariancePreserving
 
+_LEAST_SIGMA = 1e-6
+"""Time 0 is answered at this noise level, where the formulas still divide: far below what 8-bit pixels show."""
+
 
 def _shape(images: Tensor) -> tuple[int, int, int]:
     channels, height, width = images.shape[-3:]
@@ -63,7 +66,7 @@ class EmpiricalDenoiser(Denoiser):
         """Posterior mean over the training set, computed in float64."""
         x, (alpha, sigma) = x_t.double(), self.levels(t.double())
         scaled = self.train.flatten(1)
-        ratio = alpha.flatten() / sigma.flatten().square()
+        ratio = alpha.flatten() / sigma.flatten().clamp_min(_LEAST_SIGMA).square()
         # -||x - a y||^2 / 2s^2 without the term in ||x||^2, which is the same for every y
         logits = ratio[:, None] * (_image_dot(x, self.train) - alpha.flatten()[:, None] * scaled.square().sum(1) / 2)
         logits = logits + self.log_weights
@@ -120,7 +123,7 @@ class MixtureDenoiser(Denoiser):
     def forward(self, x_t: Images, t: Times, condition: Labels | None) -> Images:
         """Responsibility-weighted sum of the components' linear posterior means."""
         x, (alpha, sigma) = x_t.double().flatten(1), self.levels(t.double())
-        alpha, sigma = alpha.view(-1, 1, 1), sigma.view(-1, 1, 1)
+        alpha, sigma = alpha.view(-1, 1, 1), sigma.view(-1, 1, 1).clamp_min(_LEAST_SIGMA)
         centred = x[:, None, :] - alpha * self.means
         along = torch.einsum("nkd,kde->nke", centred, self.axes)
         total = alpha.square() * self.variances + sigma.square()

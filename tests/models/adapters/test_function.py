@@ -62,10 +62,12 @@ def test_a_condition_is_passed_only_to_conditional_functions():
 
     def function(x_t, t, condition):
         seen.append(condition)
-        return x_t
+        return x_t + t.view(-1, 1, 1, 1)
 
     x, t = torch.zeros(2, *SHAPE), torch.full((2,), 0.5)
-    denoiser = wrap(function, classes=4, null_condition=4)
+    denoiser = wrap(function, classes=4, null_condition=4, time_scale=1000)
+    assert torch.equal(denoiser.predict(x, t, torch.tensor([0, 2])), torch.full_like(x, 500))
+    seen.clear()
     denoiser.predict(x, t, torch.tensor([3, 1]))
     denoiser.predict(x, t)
     wrap(function, classes=4).predict(x, t)

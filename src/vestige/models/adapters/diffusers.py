@@ -37,7 +37,7 @@ def schedule_and_prediction(scheduler: Any) -> tuple[Schedule, Prediction]:
     ------
     Unsupported : another kind of scheduler (score-SDE VE, EDM preconditioning, …).
     """
-    config = dict(scheduler.config)
+    config = dict(getattr(scheduler, "config", {}))
     name = type(scheduler).__name__
     if name.startswith("FlowMatch"):
         return RectifiedFlow(), Prediction.FLOW
