@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from vestige.jobs.traces import Probe
 from vestige.jobs.verify import verify
 from vestige.models.sampler import DDIM
 from vestige.progress import Progress, Silent
-from vestige.record import Estimate, Record, Section
+from vestige.record import Cost, Estimate, Record, Section
 from vestige.report.evidence import Evidence
 from vestige.zoo import zoo_model
 
@@ -64,7 +63,7 @@ def demo(
     Leaves the audit, the increment, the verification, the erased and the restored model in
     sub-folders of ``out``, and one report over all. A second call resumes.
     """
-    folder, progress, started = Path(out), progress or Silent(), time.monotonic()
+    folder, progress = Path(out), progress or Silent()
     desk = Desk(folder, _config(plan), progress=progress, overwrite=overwrite)
     first = audit(
         MODEL,
@@ -75,7 +74,7 @@ def demo(
         overwrite=overwrite,
         progress=progress,
     )
-    made = _increment(folder / "increment", first, plan, overwrite, progress)
+    made, spent = _increment(folder / "increment", first, plan, overwrite, progress)
     check = verify(
         MODEL,
         increment=made,
@@ -88,14 +87,16 @@ def demo(
     )
     apply_increments(MODEL, [made.folder], out=folder / "erased", overwrite=True)
     _, exact = remove_increments(folder / "erased", [NAME], out=folder / "restored", overwrite=True)
-    return desk.finish(_record(desk, first, check, exact, time.monotonic() - started), _pictures(folder), show_images)
+    cost = desk.cost(spent + sum(run.record.cost.network_evaluations for run in (first, check)))
+    return desk.finish(_record(desk, first, check, exact, cost), _pictures(folder), show_images)
 
 
-def _increment(folder: Path, first: Run, plan: Plan, overwrite: bool, progress: Progress) -> Erasure:
-    """The erasure, or the one that an interrupted demonstration already finished."""
+def _increment(folder: Path, first: Run, plan: Plan, overwrite: bool, progress: Progress) -> tuple[Erasure, int]:
+    """The erasure and its network evaluations: none if an earlier call already finished it."""
     if (folder / MANIFEST).exists() and not overwrite:
-        return Erasure(folder, Increment.load(folder))
-    return erase(MODEL, forget=first, out=folder, method=plan.eraser, name=NAME, overwrite=overwrite, progress=progress)
+        return Erasure(folder, Increment.load(folder)), 0
+    made = erase(MODEL, forget=first, out=folder, method=plan.eraser, name=NAME, overwrite=overwrite, progress=progress)
+    return made, int(made.increment.manifest.cost["forward_equivalents"])
 
 
 def _config(plan: Plan) -> dict[str, Any]:
@@ -109,15 +110,12 @@ def _config(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _record(desk: Desk, first: Run, check: Run, exact: bool, seconds: float) -> Record:
+def _record(desk: Desk, first: Run, check: Run, exact: bool, cost: Cost) -> Record:
     a, v = first.record, check.record
     skip = ("cost/", "after/", "restore/")
     summary = [line for r in (a, v) for line in r.summary if not line.name.startswith(skip)]
     note = "digest of every weight after the increment was applied and removed on disk"
     summary.append(Estimate(name="restore/bit_exact", value=float(exact), n=1, unit="1 = identical", note=note))
-    evaluations = a.cost.network_evaluations + v.cost.network_evaluations
-    evaluations += int(_value(v, "erase/forward_equivalents"))
-    cost = desk.cost(evaluations).model_copy(update={"seconds": seconds})
     return Record(
         command="demo",
         title=f"{MODEL}: extract, erase, verify, restore",
@@ -131,14 +129,10 @@ def _record(desk: Desk, first: Run, check: Run, exact: bool, seconds: float) -> 
         cost=cost,
         verdict=v.verdict,
         reasons=[f"Before: {reason}" for reason in a.reasons] + [f"After: {reason}" for reason in v.reasons],
-        summary=[*summary, *cost_lines(seconds, evaluations)],
+        summary=[*summary, *cost_lines(cost.seconds, cost.network_evaluations)],
         sections=[*a.sections, *(s for s in v.sections if s.name not in ("extraction", "membership")), _back(exact)],
         not_done=[*a.not_done, *v.not_done],
     )
-
-
-def _value(record: Record, name: str) -> float:
-    return record.estimate(name).value or 0.0
 
 
 def _back(exact: bool) -> Section:
