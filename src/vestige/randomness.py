@@ -24,6 +24,11 @@ class Stream(IntEnum):
     ERASE = 3
     SUBSET = 4
     CONTROL = 5
+    CANARY = 6
+    SIDE = 7
+    INPAINT = 8
+    TRAIN = 9
+    SHADOW = 10
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:

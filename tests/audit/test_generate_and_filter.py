@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from vestige.audit.attack import Outcome
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
@@ -12,6 +14,8 @@ from vestige.data.split import Split, split
 from vestige.errors import InvalidInput
 from vestige.execute import Context
 from vestige.models.generator import SampleBank
+from vestige.models.oracle import EmpiricalDenoiser
+from vestige.models.sampler import DDIM
 from vestige.models.subject import Subject
 from vestige.record import Estimate
 from vestige.store import Store
@@ -120,3 +124,66 @@ def test_of_a_folder_of_samples_all_are_searched(tmp_path: Path, generations: in
 def test_senseless_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidInput):
         GenerateAndFilter(**wrong)
+
+
+def test_the_curve_names_the_images_matched_before_any_non_member(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN), ImageSet(OTHERS))
+    found = examine(tmp_path, who, FRESH, nearly(TRAIN[:4]), nearly(OTHERS[:1], 5) // 2 * 2)
+    clean = line(found, "extraction/images@false_matches=0")
+    assert (clean.value, clean.n) == (4, 30)
+    assert line(found, "extraction/recall@precision>=0.9").value == pytest.approx(4 / 30)
+    figure = next(f for f in found.section.figures if f.name == "precision")
+    (curve,) = figure.series
+    assert curve.x[:4] == [1, 2, 3, 4]
+    assert curve.y[:4] == [1, 1, 1, 1]
+    assert curve.low is not None
+    assert curve.low[0] == pytest.approx(0.025)
+    assert (curve.y[-1] or 0) < 0.75
+
+
+def test_the_curve_of_cliques_counts_right_claims_among_the_tightest(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN))
+    copied = np.repeat(TRAIN[:1], 4, 0)
+    invented = np.concatenate([nearly(OTHERS[9:10] // 2, seed) for seed in range(4)])
+    found = examine(tmp_path, who, FRESH, copied, invented)
+    figure = next(f for f in found.section.figures if f.name == "precision")
+    (curve,) = figure.series  # no curve of calibrated distance without non-members
+    assert (curve.x, curve.y) == ([1, 1], [1, 0.5])
+
+
+def conditional(batch_size: int) -> Subject:
+    labels = torch.arange(30) % 3
+    model = EmpiricalDenoiser(ImageSet(TRAIN).floats(), labels=labels)
+    return Subject.of_denoiser("oracle", model, DDIM(steps=4), batch_size=batch_size)
+
+
+def test_generations_are_planned_by_condition(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN), ImageSet(OTHERS))
+    attack = GenerateAndFilter(generations=47)
+    found = attack.run(conditional(16), who, Context(Store(tmp_path)))
+    rate = stats.binom(15, 0.4398).sf(3)  # what the words below state
+    assert rate == pytest.approx(0.95, abs=2e-3)
+    assert "Each of 3 conditions was asked for 15 to 16 times" in found.section.text[-1]
+    assert "cliques of up to 15" in found.section.text[-1]
+    assert "at least 43.98%" in found.section.text[-1]
+
+
+def test_too_few_generations_a_condition_leave_the_filter_without_power(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN), ImageSet(OTHERS))
+    found = GenerateAndFilter(generations=10).run(conditional(16), who, Context(Store(tmp_path)))
+    assert "no power" in found.section.text[-1]
+    assert "at least 12 generations" in found.section.text[-1]
+    blind = line(found, "extraction/black_box_precision")
+    assert blind.value is None
+    assert "3 generations" in blind.note
+
+
+def test_conditional_generations_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
+    who = split(ImageSet(TRAIN), ImageSet(OTHERS))
+    attack = GenerateAndFilter(generations=45)
+    runs = [attack.collect(conditional(size), who, Context(Store(tmp_path / str(size)))) for size in (1, 7, 128)]
+    for other in runs[1:]:
+        np.testing.assert_array_equal(runs[0].pixels, other.pixels)
+        np.testing.assert_array_equal(runs[0].members.ratio, other.members.ratio)
+    outcomes = [attack.score(run, who) for run in runs]
+    assert all(outcome.summary == outcomes[0].summary for outcome in outcomes)

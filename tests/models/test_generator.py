@@ -72,6 +72,7 @@ def test_classes_cycle_by_row():
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert generator.sample(rows, 0)[:, 0, 0, 0].tolist() == [0, 128, 255, 0, 128, 255]
     assert DiffusionGenerator(EmpiricalDenoiser(images), DDIM(10)).condition_of(rows) is None
+    assert (generator.classes, generator.implicit) == (3, False)
 
 
 def test_no_rows_give_no_images_and_the_key_names_everything(gaussian):
@@ -92,6 +93,7 @@ def test_a_sample_bank_hands_out_its_rows():
     assert (bank.limit, bank.shape) == (5, (3, 2, 4))
     assert (bank.sample(np.array([4, 0, 4]), seed=9) == pixels[[4, 0, 4]]).all()
     assert bank.condition_of(np.array([0])) is None
+    assert (bank.classes, bank.implicit, bank.evaluations) == (0, False, 0)
     assert bank.key() != SampleBank(pixels[:4]).key()
     with pytest.raises(EmptySet):
         SampleBank(pixels[:0])

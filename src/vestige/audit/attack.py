@@ -52,6 +52,10 @@ class Attack(ABC, Generic[Collected]):
     claim: ClassVar[str]
     source: ClassVar[str]
     needs_others: ClassVar[bool] = False
+    needs_critic: ClassVar[bool] = False
+    """Whether it asks a GAN's discriminator. Every other attack that needs more than samples asks a denoiser."""
+    by_default: ClassVar[bool] = True
+    """Whether `vestige audit` runs it unasked; False for what costs training or a special experiment."""
 
     @abstractmethod
     def collect(self, subject: Subject, split: Split, context: Context) -> Collected:
@@ -80,6 +84,24 @@ class Attack(ABC, Generic[Collected]):
     def refusal(self, subject: Subject, split: Split) -> NotDone | None:
         """Why this attack cannot run here, or None if it can."""
         name = type(self).__name__
+        if self.needs_critic and subject.denoiser is not None:
+            return NotDone(
+                what=f"{name}: {self.claim}",
+                reason=f"it asks a GAN's discriminator, and {subject.name} is a diffusion model.",
+                remedy="use an attack on denoisers, or audit a GAN.",
+            )
+        if self.needs_critic and subject.is_gan and subject.critic is None:
+            return NotDone(
+                what=f"{name}: {self.claim}",
+                reason=f"it asks the GAN's discriminator, and {subject.name} comes without one.",
+                remedy="wrap the discriminator as a Critic, or keep critic.safetensors beside the generator.",
+            )
+        if self.access > Access.SAMPLES and not self.needs_critic and subject.is_gan:
+            return NotDone(
+                what=f"{name}: {self.claim}",
+                reason=f"it asks a denoiser, and {subject.name} is a GAN, which has none.",
+                remedy="DiscriminatorLoss asks a GAN's discriminator instead; extraction works on every generator.",
+            )
         if subject.access < self.access:
             return NotDone(
                 what=f"{name}: {self.claim}",
@@ -93,6 +115,10 @@ class Attack(ABC, Generic[Collected]):
                 remedy="pass --non-members with images from the same source that the model never saw.",
             )
         return None
+
+    def concerns(self, subject: Subject) -> bool:
+        """Whether the attack is about this kind of model at all; an audit left to itself runs only such attacks."""
+        return not self.needs_critic or subject.denoiser is None
 
     def settings(self) -> dict[str, Any]:
         """Name and fields as plain values."""

@@ -26,10 +26,23 @@ class Generator(ABC):
     limit: int | None = None
     """How many rows there are; None when it can make more."""
 
+    evaluations: int = 0
+    """Network evaluations of its own, one an image; a denoiser counts its own."""
+
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
+
+    @property
+    def classes(self) -> int:
+        """Number of class labels it knows; 0 for an unconditional or unknown model."""
+        return 0
+
+    @property
+    def implicit(self) -> bool:
+        """Whether it is a model that makes images from latents in one step, as a GAN, and so has no denoiser."""
+        return False
 
     @abstractmethod
     def sample(self, rows: npt.NDArray[np.int64], seed: int) -> Pixels:
@@ -56,6 +69,11 @@ class DiffusionGenerator(Generator):
     def shape(self) -> tuple[int, int, int]:
         """Shape of the denoiser's images."""
         return self.denoiser.shape
+
+    @property
+    def classes(self) -> int:
+        """Labels of the denoiser."""
+        return self.denoiser.classes
 
     def condition_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """Row r asks for class ``r mod classes``."""

@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vestige.audit.attack import Attack, Outcome
-from vestige.data.images import ImageSet
-from vestige.data.split import Split, duplicate_groups
-from vestige.digest import digest_json
+from vestige.audit.extraction.budget import Budget
+from vestige.audit.extraction.precision import Claim, Curve, curve_figure, pooled_precision
+from vestige.audit.extraction.search import Finder, Flags, Floats, Index, Pixels, Search
+from vestige.audit.extraction.tables import (
+    clique_table,
+    distance_figure,
+    matches,
+    recall_figure,
+    recall_lines,
+    recall_table,
+)
+from vestige.data.split import Split
 from vestige.errors import InvalidInput
 from vestige.execute import Context
-from vestige.metrics.interval import Interval, clopper_pearson, estimate
+from vestige.metrics.interval import clopper_pearson, estimate
 from vestige.metrics.roc import exceeds_chance
 from vestige.models.access import Access
 from vestige.models.subject import Subject
-from vestige.nearest import calibrated, cliques, count_within, nearest, pairs_within, rms
-from vestige.record import Cell, Estimate, Figure, Match, Section, Series, Table
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-
-COUNTS = (4, 16, 64, 256)
-"""Duplicate counts at and above which recall is summarized."""
-
-
-@dataclass(frozen=True, eq=False)
-class Search:
-    """For every generation its nearest row: index, rms distance, calibrated ratio, each [generations]."""
-
-    index: npt.NDArray[np.int64]
-    distance: Floats
-    ratio: Floats
-
-    def copies(self, delta: float) -> Flags:
-        """Which generations are copies: calibrated ratio at most 1, or (no spread to compare with) within delta."""
-        return np.where(np.isnan(self.ratio), self.distance <= delta, self.ratio <= 1)
+from vestige.nearest import cliques, distance2_of_pairs, nearest, pairs_within, rms
+from vestige.record import Estimate, Section, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +37,7 @@ class Generations:
 
     ``pixels`` uint8 [g, c, h, w]; ``condition`` class asked for [g] or None; ``members`` and
     ``others`` the searches; ``member_distance``, ``other_distance`` rms distance from each
-    row to its nearest generation; ``neighbours`` how many clusters calibrated the ratio.
+    row to its nearest generation.
     """
 
     pixels: Pixels
@@ -68,7 +57,8 @@ class GenerateAndFilter(Attack[Generations]):
     with pixels in [0, 1] and the y are one representative of each of the ``neighbours``
     nearest near-duplicate clusters, so that duplicates cannot hide a copy. The same search
     in an equal number of non-members gives the false matches: precision is the share of
-    true ones when both are pooled.
+    true ones when both are pooled. The curve of precision lets the threshold on the ratio
+    of both sides vary.
 
     The black-box filter uses no training data: generations of one condition that form a
     clique of at least ``clique_size`` within ``delta`` of one another are claimed to be
@@ -76,7 +66,8 @@ class GenerateAndFilter(Attack[Generations]):
 
     Parameters
     ----------
-    generations : how many images to sample; of a folder of samples all are searched.
+    generations : how many images to sample in total; a class-conditional model is asked for
+        its classes in turn, so each gets its equal share. Of a folder of samples all are searched.
     delta : radius of (l, delta)-eidetic memorization, rms with pixels in [0, 1].
     neighbours, alpha : of the calibrated distance; 50 and 0.5 in the paper.
     clique_size : smallest clique that the black-box filter accepts.
@@ -104,7 +95,6 @@ class GenerateAndFilter(Attack[Generations]):
         """Sample, then search members and others; every step cached."""
         limit = subject.generator.limit
         count = self.generations if limit is None else limit
-        rows = np.arange(count, dtype=np.int64)
         key = {"generator": subject.generator.key(), "seed": context.seed}
         pixels = context.store.column("generations", key).fill(
             count,
@@ -114,218 +104,111 @@ class GenerateAndFilter(Attack[Generations]):
             label=f"generating {count:,} images",
         )
         flat = np.ascontiguousarray(pixels.reshape(count, -1))
-        members = self._search(flat, split.members, split.cluster, key, context, "members")
+        finder = Finder(self.neighbours, self.alpha)
+        members = finder.search(flat, split.members, split.cluster, key, context, "members")
         if split.others is None:
             others, other_distance = None, np.empty(0)
         else:
-            others = self._search(flat, split.others, None, key, context, "non-members")
+            others = finder.search(flat, split.others, None, key, context, "non-members")
             other_distance = rms(nearest(split.others.flat, flat).distance2[:, 0], flat.shape[1])
         member_distance = rms(nearest(split.members.flat, flat).distance2[:, 0], flat.shape[1])
-        return Generations(
-            pixels, subject.generator.condition_of(rows), members, others, member_distance, other_distance
-        )
-
-    def _search(
-        self,
-        flat: Pixels,
-        rows: ImageSet,
-        cluster: npt.NDArray[np.int64] | None,
-        key: dict[str, Any],
-        context: Context,
-        name: str,
-    ) -> Search:
-        labels = None if cluster is None else digest_json(cluster.tolist())
-        settings = {"rows": rows.digest, "cluster": labels, "neighbours": self.neighbours, "alpha": self.alpha}
-
-        def compute(part: npt.NDArray[np.int64]) -> Floats:
-            found = calibrated(flat[part], rows.flat, cluster, neighbours=self.neighbours, alpha=self.alpha)
-            return np.stack([found.index.astype(np.float64), found.distance, found.ratio], axis=1)
-
-        table = context.store.column("distances", {**key, **settings}).fill(
-            len(flat), compute, shard_rows=1024, progress=context.progress, label=f"searching {len(rows):,} {name}"
-        )
-        return Search(table[:, 0].astype(np.int64), table[:, 1], table[:, 2])
+        condition = subject.generator.condition_of(np.arange(count, dtype=np.int64))
+        return Generations(pixels, condition, members, others, member_distance, other_distance)
 
     def score(self, collected: Generations, split: Split) -> Outcome:
-        """Rates by duplicate count, precision against non-members, eidetic counts, black-box cliques."""
-        copies = collected.members.copies(self.delta)
-        extracted = np.unique(collected.members.index[copies])
-        false_copies = np.zeros(0, bool) if collected.others is None else collected.others.copies(self.delta)
+        """Rates by duplicate count, precision at one threshold and at all, eidetic counts, black-box cliques."""
+        search = collected.members
+        copies, extracted = search.copies(self.delta), search.found(self.delta)
+        budget = Budget.of(len(copies), collected.condition)
+        curve = self._curve(collected, split)
+        claims, table = self._black_box(collected, copies)
         summary = [
+            *self._counts(search, copies, extracted, len(split.members)),
+            self._precision(collected, split, extracted),
+            *([] if curve is None else curve.summary()),
+            *recall_lines(split, extracted),
+            *self._black_box_lines(claims, budget),
+        ]
+        figure = curve_figure(curve, claims)
+        section = Section(
+            name="extraction",
+            title="Extraction: which training images come out",
+            text=[*_words(split, copies, extracted), budget.words(self.clique_size)],
+            tables=[recall_table(split, extracted), table],
+            figures=[
+                recall_figure(split, extracted),
+                *([] if figure is None else [figure]),
+                distance_figure(search, collected.others, self.delta),
+            ],
+            matches=matches(search, split, self.delta),
+        )
+        return Outcome(tuple(summary), section, -collected.member_distance, -collected.other_distance, extracted)
+
+    def _counts(self, search: Search, copies: Flags, extracted: Index, members: int) -> list[Estimate]:
+        unit, near = "distinct training images", np.unique(search.index[search.distance <= self.delta])
+        rate = clopper_pearson(int(copies.sum()), len(copies))
+        return [
             Estimate(
                 name="extraction/images",
                 value=float(len(extracted)),
-                n=len(split.members),
-                unit="distinct training images",
+                n=members,
+                unit=unit,
                 note=f"recovered from {len(copies):,} generations",
             ),
             Estimate(
                 name="extraction/near_exact",
-                value=float(len(np.unique(collected.members.index[collected.members.distance <= self.delta]))),
-                n=len(split.members),
-                unit="distinct training images",
+                value=float(len(near)),
+                n=members,
+                unit=unit,
                 note=f"within delta = {self.delta:g} of a generation",
             ),
-            estimate("extraction/copy_rate", clopper_pearson(int(copies.sum()), len(copies)), "share of generations"),
-            *self._precision(collected, split, extracted, false_copies),
-            *_recall(split, extracted),
+            estimate("extraction/copy_rate", rate, "share of generations"),
         ]
-        claims, table = self._black_box(collected, copies)
-        if claims:
-            hit = sum(bool(copies[list(members)].any()) for members in claims)
-            summary.append(
-                estimate("extraction/black_box_precision", clopper_pearson(hit, len(claims)), "share of cliques")
-            )
-        section = Section(
-            name="extraction",
-            title="Extraction: which training images come out",
-            text=_words(split, collected, copies, extracted),
-            tables=[_by_count(split, extracted), table],
-            figures=[_recall_figure(split, extracted), self._distance_figure(collected)],
-            matches=self._matches(collected, split, copies),
-        )
-        return Outcome(tuple(summary), section, -collected.member_distance, -collected.other_distance, extracted)
 
-    def _precision(
-        self, collected: Generations, split: Split, extracted: npt.NDArray[np.int64], false_copies: Flags
-    ) -> list[Estimate]:
+    def _precision(self, collected: Generations, split: Split, extracted: Index) -> Estimate:
         name, unit = "extraction/precision", "share of matched images that are members"
         if collected.others is None or split.others is None:
-            return [Estimate(name=name, value=None, unit=unit, note="no non-members were given to measure it with")]
-        false = len(np.unique(collected.others.index[false_copies]))
-        # Unequal pools: scale the expected false matches to the size of the members.
-        scaled = round(false * len(split.members) / len(split.others))
-        chance = exceeds_chance(len(extracted), len(split.members), false, len(split.others))
-        note = f"{false} of {len(split.others):,} non-members matched alike; p = {chance:.2g} for no difference"
-        if len(extracted) + scaled == 0:
-            return [Estimate(name=name, value=None, n=0, unit=unit, note="nothing was matched on either side")]
-        return [estimate(name, clopper_pearson(len(extracted), len(extracted) + scaled), unit, note)]
+            return Estimate(name=name, value=None, unit=unit, note="no non-members were given to measure it with")
+        true, false = len(extracted), len(collected.others.found(self.delta))
+        if true + false == 0:
+            return Estimate(name=name, value=None, n=0, unit=unit, note="nothing was matched on either side")
+        sizes = len(split.members), len(split.others)
+        chance = exceeds_chance(true, sizes[0], false, sizes[1])
+        note = f"{false} of {sizes[1]:,} non-members matched alike; p = {chance:.2g} for no difference"
+        return estimate(name, pooled_precision(true, sizes[0], false, sizes[1]), unit, note)
 
-    def _black_box(self, collected: Generations, copies: Flags) -> tuple[list[tuple[int, ...]], Table]:
-        flat = collected.pixels.reshape(len(collected.pixels), -1)
-        pairs = pairs_within(np.ascontiguousarray(flat), self.delta)
-        if collected.condition is not None:
-            pairs = pairs[collected.condition[pairs[:, 0]] == collected.condition[pairs[:, 1]]]
-        found = cliques(pairs, len(flat), self.clique_size, _pair_distances(flat, pairs))
-        rows: list[list[Cell]] = [
-            [
-                rank,
-                len(clique.members),
-                round(clique.mean_distance, 4),
-                None if collected.condition is None else int(collected.condition[clique.members[0]]),
-                bool(copies[list(clique.members)].any()),
-            ]
-            for rank, clique in enumerate(found.found[:20], start=1)
-        ]
-        caption = (
-            f"Groups of at least {self.clique_size} generations within {self.delta:g} of one another, found without "
-            f"looking at any training image; tightest first, {len(found.found)} in all."
-        )
-        if found.undecided:
-            caption += f" The search stopped early for {len(found.undecided)} generations."
-        columns = ["rank", "generations", "mean distance", "class", "matches training data"]
-        table = Table(name="cliques", title="What an outsider would claim", columns=columns, rows=rows, caption=caption)
-        return [clique.members for clique in found.found], table
+    def _curve(self, collected: Generations, split: Split) -> Curve | None:
+        if collected.others is None or split.others is None:
+            return None
+        inside = collected.members.best(len(split.members), self.delta)
+        return Curve.of(inside, collected.others.best(len(split.others), self.delta))
 
-    def _matches(self, collected: Generations, split: Split, copies: Flags) -> list[Match]:
-        """The best generation of each extracted image, nearest first."""
-        search = collected.members
-        best: dict[int, int] = {}
-        for g in np.flatnonzero(copies):
-            row = int(search.index[g])
-            if row not in best or search.distance[g] < search.distance[best[row]]:
-                best[row] = int(g)
-        within = count_within(split.members.flat[list(best)], split.members.flat, self.delta) if best else []
-        eidetic = dict(zip(best, within, strict=True))
-        ranked = sorted(best.items(), key=lambda item: (search.distance[item[1]], item[0]))
-        return [
-            Match(
-                row=split.members.ids[row],
-                generation=g,
-                distance=float(search.distance[g]),
-                calibrated=None if np.isnan(search.ratio[g]) else float(search.ratio[g]),
-                copies=int(split.copies[row]),
-                eidetic=int(eidetic[row]),
-                picture=place,
-            )
-            for place, (row, g) in enumerate(ranked)
-        ]
+    def _black_box(self, collected: Generations, copies: Flags) -> tuple[list[Claim], Table]:
+        flat = np.ascontiguousarray(collected.pixels.reshape(len(collected.pixels), -1))
+        pairs, condition = pairs_within(flat, self.delta), collected.condition
+        if condition is not None:
+            pairs = pairs[condition[pairs[:, 0]] == condition[pairs[:, 1]]]
+        found = cliques(pairs, len(flat), self.clique_size, rms(distance2_of_pairs(flat, flat, pairs), flat.shape[1]))
+        claims: list[Claim] = []
+        for clique in found.found:
+            nodes = np.array(clique.members)
+            copied = np.unique(collected.members.index[nodes[copies[nodes]]])
+            asked = None if condition is None else int(condition[nodes[0]])
+            claims.append(Claim(clique.members, clique.mean_distance, asked, tuple(copied.tolist())))
+        return claims, clique_table(claims, self.clique_size, self.delta, len(found.undecided))
 
-    def _distance_figure(self, collected: Generations) -> Figure:
-        series = [_histogram("members", collected.members.distance)]
-        if collected.others is not None:
-            series.append(_histogram("non-members", collected.others.distance))
-        return Figure(
-            name="distances",
-            title="Distance from each generation to its nearest image",
-            kind="histogram",
-            series=series,
-            x_label="rms distance, pixels in [0, 1]",
-            y_label="generations",
-            thresholds=[("delta", self.delta)],
-            caption="A second hump near zero among members only is copying.",
-        )
+    def _black_box_lines(self, claims: list[Claim], budget: Budget) -> list[Estimate]:
+        name, unit = "extraction/black_box_precision", "share of cliques"
+        if claims:
+            right = sum(bool(claim.copied) for claim in claims)
+            return [estimate(name, clopper_pearson(right, len(claims)), unit)]
+        if budget.detectable(self.clique_size) is None:
+            note = f"a condition gets {budget.least} generations, fewer than a clique of {self.clique_size}"
+            return [Estimate(name=name, value=None, n=0, unit=unit, note=note)]
+        return []
 
 
-def _pair_distances(flat: Pixels, pairs: npt.NDArray[np.int64]) -> Floats:
-    gaps = [((flat[i].astype(np.int64) - flat[j]) ** 2).sum() for i, j in pairs]
-    return rms(np.array(gaps, dtype=np.int64), flat.shape[1])
-
-
-def _histogram(name: str, values: Floats) -> Series:
-    counts, edges = np.histogram(values, bins=40, range=(0.0, float(max(values.max(initial=0), 0.2))))
-    return Series(name=name, x=[float(e) for e in (edges[:-1] + edges[1:]) / 2], y=[float(c) for c in counts])
-
-
-def _recall(split: Split, extracted: npt.NDArray[np.int64]) -> list[Estimate]:
-    found = np.isin(np.arange(len(split.members)), extracted)
-    lines = [("extraction/recall@copies=1", split.copies == 1)]
-    lines += [(f"extraction/recall@copies>={c}", split.copies >= c) for c in COUNTS]
-    return [
-        estimate(name, clopper_pearson(int(found[mask].sum()), int(mask.sum())), "share of training images")
-        for name, mask in lines
-        if mask.any()
-    ]
-
-
-def _groups(split: Split, extracted: npt.NDArray[np.int64]) -> list[tuple[str, int, Interval]]:
-    found = np.isin(np.arange(len(split.members)), extracted)
-    return [
-        (name, int(found[mask].sum()), clopper_pearson(int(found[mask].sum()), int(mask.sum())))
-        for name, mask in duplicate_groups(split.copies)
-    ]
-
-
-def _by_count(split: Split, extracted: npt.NDArray[np.int64]) -> Table:
-    rows: list[list[Cell]] = [
-        [name, part.n, hits, round(part.value, 4), round(part.low, 4), round(part.high, 4)]
-        for name, hits, part in _groups(split, extracted)
-    ]
-    columns = ["copies in training data", "images", "extracted", "share", "low", "high"]
-    return Table(name="recall", title="Extracted, by duplicate count", columns=columns, rows=rows)
-
-
-def _recall_figure(split: Split, extracted: npt.NDArray[np.int64]) -> Figure:
-    groups = _groups(split, extracted)
-    series = Series(
-        name="extracted",
-        x=[name for name, _, _ in groups],
-        y=[part.value for _, _, part in groups],
-        low=[part.low for _, _, part in groups],
-        high=[part.high for _, _, part in groups],
-    )
-    return Figure(
-        name="recall",
-        title="Share of training images extracted, by duplicate count",
-        kind="bars",
-        series=[series],
-        x_label="copies in the training data",
-        y_label="share extracted",
-        caption="Bars show 95 % Clopper-Pearson intervals.",
-    )
-
-
-def _words(split: Split, collected: Generations, copies: Flags, extracted: npt.NDArray[np.int64]) -> list[str]:
+def _words(split: Split, copies: Flags, extracted: Index) -> list[str]:
     words = [
         f"{len(copies):,} images were generated; {int(copies.sum()):,} of them copy a training image, "
         f"which recovers {len(extracted):,} of {len(split.members):,} distinct training images."
