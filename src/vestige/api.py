@@ -10,7 +10,18 @@ print(check.record.verdict, check.record.reasons)
 
 from vestige.audit.attack import Attack
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
+from vestige.audit.extraction.inpainting import Inpainting
+from vestige.audit.extraction.side import SIDE
+from vestige.audit.membership.augmented_loss import AugmentedLoss
+from vestige.audit.membership.canary_exposure import CanaryExposure
+from vestige.audit.membership.clid import CLiD
 from vestige.audit.membership.denoising_loss import DenoisingLoss
+from vestige.audit.membership.discriminator_loss import DiscriminatorLoss
+from vestige.audit.membership.lira import LiRA
+from vestige.audit.membership.pia import PIA
+from vestige.audit.membership.quantile_regression import QuantileRegression
+from vestige.audit.membership.secmi import SecMI
+from vestige.audit.membership.sima import SimA
 from vestige.data.images import ImageSet
 from vestige.data.load import load_images
 from vestige.data.split import Split, hold_out, split
@@ -18,69 +29,107 @@ from vestige.erase.data.erasediff import EraseDiff
 from vestige.erase.eraser import Eraser
 from vestige.erase.increment import Increment
 from vestige.jobs.audit import audit
+from vestige.jobs.compare import compare
 from vestige.jobs.demo import demo
 from vestige.jobs.erase import Erasure, erase
 from vestige.jobs.increments import apply_increments, compose_increments, remove_increments
 from vestige.jobs.policy import Policy, load_policy
+from vestige.jobs.prepare import deduplicate, insert_canaries
 from vestige.jobs.run import Run
+from vestige.jobs.shadow import shadow
+from vestige.jobs.study import study
+from vestige.jobs.study_plan import StudyPlan, load_plan
 from vestige.jobs.traces import Probe
 from vestige.jobs.verify import verify
 from vestige.models.adapters.diffusers import DiffusersDenoiser, from_pipeline, load_folder
 from vestige.models.adapters.function import FunctionDenoiser
+from vestige.models.adapters.gan import GanGenerator, load_gan, load_weights
+from vestige.models.critic import Critic
 from vestige.models.denoiser import Denoiser, Prediction
 from vestige.models.generator import SampleBank
 from vestige.models.guidance import Guided
+from vestige.models.network import PixelRange
 from vestige.models.oracle import EmpiricalDenoiser, MixtureDenoiser, gaussian_denoiser
 from vestige.models.sampler import DDIM, DDPM, Heun, Spacing
 from vestige.models.schedule import Cosine, DiscreteTable, RectifiedFlow, VarianceExploding, VariancePreserving
+from vestige.models.shadows import Shadows
+from vestige.models.subject import Subject
 from vestige.record import Record, Verdict
+from vestige.train.recipe import Augmentation, Recipe
 from vestige.zoo import zoo_model
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "PIA",
+    "SIDE",
     "Attack",
+    "Augmentation",
+    "AugmentedLoss",
+    "CLiD",
+    "CanaryExposure",
     "Cosine",
+    "Critic",
     "Denoiser",
     "DenoisingLoss",
     "DiffusersDenoiser",
     "DiscreteTable",
+    "DiscriminatorLoss",
     "EmpiricalDenoiser",
     "EraseDiff",
     "Eraser",
     "Erasure",
     "FunctionDenoiser",
+    "GanGenerator",
     "GenerateAndFilter",
     "Guided",
     "Heun",
     "ImageSet",
     "Increment",
+    "Inpainting",
+    "LiRA",
     "MixtureDenoiser",
+    "PixelRange",
     "Policy",
     "Prediction",
     "Probe",
+    "QuantileRegression",
+    "Recipe",
     "Record",
     "RectifiedFlow",
     "Run",
     "SampleBank",
+    "SecMI",
+    "Shadows",
+    "SimA",
     "Spacing",
     "Split",
+    "StudyPlan",
+    "Subject",
     "VarianceExploding",
     "VariancePreserving",
     "Verdict",
     "apply_increments",
     "audit",
+    "compare",
     "compose_increments",
+    "deduplicate",
     "demo",
     "erase",
     "from_pipeline",
     "gaussian_denoiser",
     "hold_out",
+    "insert_canaries",
     "load_folder",
+    "load_gan",
     "load_images",
+    "load_plan",
     "load_policy",
+    "load_weights",
     "remove_increments",
+    "shadow",
     "split",
+    "study",
     "verify",
     "zoo_model",
 ]

@@ -31,6 +31,8 @@ def test_values_are_read_by_the_types_of_their_fields() -> None:
     assert type(made.steps) is int
     assert with_settings(Method, ["steps=1", "steps=2"]).steps == 2
     assert with_settings(Method, ["rate=2"]).rate == 2.0
+    assert with_settings(Method, ["times=0.2"]).times == (0.2,)
+    assert with_settings(Method, ["times=0.1,0.3"]).times == (0.1, 0.3)
 
 
 def test_real_settings() -> None:
@@ -47,6 +49,7 @@ def test_real_settings() -> None:
         ("steps=many", "--set steps: .*integer"),
         ("steps=1.5", "--set steps: .*integer"),
         ("rate=fast", "--set rate: .*number"),
+        ("times=0.1,soon", "--set times.1: .*number"),
         ("colour=green", "--set colour: .*'red' or 'blue'"),
     ],
 )

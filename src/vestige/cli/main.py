@@ -6,15 +6,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vestige import __version__
+from vestige.cli import training
+from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt
 from vestige.errors import InvalidInput, VestigeError
 
 if TYPE_CHECKING:
-    from vestige.audit.attack import Attack
     from vestige.models.sampler import Sampler
 
 app = typer.Typer(
@@ -29,17 +30,7 @@ app = typer.Typer(
 )
 increments = typer.Typer(help="Show, apply, remove and compose increments.", no_args_is_help=True)
 app.add_typer(increments, name="increments")
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the report and everything it rests on.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in --out.")]
-ShowImages = Annotated[
-    bool, typer.Option("--show-images", help="Put recovered training images on the page (hashes and distances if not).")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
-SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out and name them.")]
-NullCondition = Annotated[
-    int | None, typer.Option(help="Class label that means 'no condition', if training dropped labels.")
-]
+training.register(app)
 
 
 def _show_version(asked: bool) -> None:
@@ -110,6 +101,15 @@ def audit(
         int, typer.Option(min=2, help="Members (and non-members) whose denoising loss is compared.")
     ] = 2000,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws a time for the denoising loss.")] = 4,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Run this attack, as `vestige ls` names it; again for more. All, if none.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of an attack, e.g. --set pia.times=0.2.")
+    ] = None,
+    shadows: Annotated[
+        Path | None, typer.Option(help="Folder that `vestige shadow` wrote, for the likelihood-ratio attack.")
+    ] = None,
     policy: Annotated[Path | None, typer.Option(help="TOML file with limits; see the README.")] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images a network evaluation. Results do not depend on it.")
@@ -125,17 +125,13 @@ def audit(
 
     rules = load_policy(policy)
     _model_checked()
-    from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
-    from vestige.audit.membership.denoising_loss import DenoisingLoss
+    from vestige.cli.attacks import chosen
     from vestige.cli.display import bars, finish
     from vestige.jobs.audit import audit as run
-    from vestige.jobs.audit import default_attacks
 
-    told: dict[type[Any], Attack[Any]] = {
-        GenerateAndFilter: GenerateAndFilter(generations=generations, delta=delta),
-        DenoisingLoss: DenoisingLoss(draws=draws, rows=rows),
-    }
-    attacks = [told.get(type(attack), attack) for attack in default_attacks()]
+    told = [f"generateandfilter.generations={generations}", f"generateandfilter.delta={delta}"]
+    told += [f"denoisingloss.draws={draws}", f"denoisingloss.rows={rows}"]
+    attacks = chosen(attack or [], [*told, *(setting or [])], shadows)
     with bars() as progress:
         done = run(
             model,
@@ -143,6 +139,7 @@ def audit(
             non_members=non_members,
             out=out,
             attacks=attacks,
+            asked=bool(attack),
             policy=rules,
             sampler=_sampler(sampler, steps),
             guidance=guidance,
@@ -238,6 +235,20 @@ def verify(
             progress=progress,
         )
     finish(done, f"vestige increments apply {model} {increment} --out erased-model")
+
+
+@app.command(epilog="Example: vestige compare run-ddpm run-gan --out comparison")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of two or more audits of the same data.")],
+    out: Out,
+    overwrite: Overwrite = False,
+) -> None:
+    """Set audits beside one another: quality, images extracted at equal budget, membership."""
+    _model_checked()
+    from vestige.cli.display import finish
+    from vestige.jobs.compare import compare as run
+
+    finish(run(runs, out=out, overwrite=overwrite))
 
 
 @app.command(epilog="Example: vestige report run --show-images")

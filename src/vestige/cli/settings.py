@@ -14,14 +14,14 @@ Method = TypeVar("Method")
 
 
 def with_settings(kind: type[Method], settings: Sequence[str]) -> Method:
-    """An instance of a method with the given fields, read by their types.
+    """An instance of a method with the given fields, read by their types; lists are separated by commas.
 
     Raises
     ------
     InvalidInput : no such field, or a value of the wrong kind; the message lists the fields.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    chosen: dict[str, str] = {}
+    chosen: dict[str, str | list[str]] = {}
     for text in settings:
         name, sign, value = text.partition("=")
         if not sign or name not in fields:
@@ -30,7 +30,7 @@ def with_settings(kind: type[Method], settings: Sequence[str]) -> Method:
                 expected="NAME=VALUE with one of: " + ", ".join(f"{n}={_default(f)}" for n, f in fields.items()) + ".",
                 remedy="correct it.",
             )
-        chosen[name] = value
+        chosen[name] = value.split(",") if isinstance(fields[name].default, tuple) else value
     try:
         return TypeAdapter(kind).validate_python(chosen)
     except ValidationError as error:
