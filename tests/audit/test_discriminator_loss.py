@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
 from vestige.audit.membership.denoising_loss import DenoisingLoss
 from vestige.audit.membership.discriminator_loss import DiscriminatorLoss
 from vestige.data.images import ImageSet
@@ -102,6 +103,8 @@ def test_it_asks_only_discriminators_and_denoising_attacks_only_denoisers(who: S
     assert "comes without one" in reasons["silent"].reason  # type: ignore[union-attr]
     assert attack.refusal(full, who) is None
     assert (attack.concerns(diffusion), attack.concerns(full), attack.concerns(silent)) == (False, True, True)
+    assert (DenoisingLoss().concerns(full), DenoisingLoss().concerns(diffusion)) == (False, True)
+    assert GenerateAndFilter().concerns(full)
     for subject in (silent, full):
         refusal = DenoisingLoss().refusal(subject, who)
         assert refusal is not None

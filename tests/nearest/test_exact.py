@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vestige.errors import EmptySet, InvalidInput, ShapeMismatch
-from vestige.nearest import blocks, count_within, distance2_of_pairs, pairs_within, topk
+from vestige.nearest import blocks, count_within, distance2_of_pairs, kernels, pairs_within, topk
 
 sizes = st.integers(1, 6)
 dims = st.sampled_from([1, 2, 7, 1023, 1024, 1025, 2050, 3072])
@@ -87,7 +87,7 @@ def test_reduced_precision_is_kept_out_and_put_back(monkeypatch, brute, images, 
         seen.extend(b.fp32_precision for b in backends)
         return left @ right.T
 
-    monkeypatch.setattr("vestige.nearest.exact._multiply", multiply)
+    monkeypatch.setattr(kernels, "FLOAT32", kernels.Kernel("seen", torch.float32, 1024, multiply))
     before = [b.fp32_precision for b in backends]
     rows = images(0, 30, 1500)
     try:

@@ -118,6 +118,8 @@ class Attack(ABC, Generic[Collected]):
 
     def concerns(self, subject: Subject) -> bool:
         """Whether the attack is about this kind of model at all; an audit left to itself runs only such attacks."""
+        if subject.is_gan:
+            return self.needs_critic or self.access is Access.SAMPLES
         return not self.needs_critic or subject.denoiser is None
 
     def settings(self) -> dict[str, Any]:

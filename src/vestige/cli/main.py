@@ -151,7 +151,8 @@ def audit(
             overwrite=overwrite,
             progress=progress,
         )
-    finish(done, f"vestige erase {model} --forget {out} --out increment")
+    erasable = done.record.access == "weights"
+    finish(done, f"vestige erase {model} --forget {out} --out increment" if erasable else f"vestige report {out}")
 
 
 @app.command(epilog="Example: vestige erase my-ddpm/ --forget run --retain train/ --out increment")

@@ -69,7 +69,8 @@ def calibrated(
         )
     skipped = 0 if include_nearest else 1
     wanted = min(neighbours + skipped, int(clusters.max()) + 1)
-    index, distance2 = _nearest_clusters(queries, rows, clusters, wanted, budget, device)
+    begin = wanted if labels is None else 2 * wanted
+    index, distance2 = _nearest_clusters(queries, rows, clusters, wanted, begin, budget, device)
     distance = rms(distance2, rows.shape[1])
     used = wanted - skipped
     mean = distance[:, skipped:].mean(1) if used else np.zeros(len(queries))
@@ -78,15 +79,22 @@ def calibrated(
 
 
 def _nearest_clusters(
-    queries: Bytes, rows: Bytes, clusters: npt.NDArray[np.integer], wanted: int, budget: int, device: str
+    queries: Bytes,
+    rows: Bytes,
+    clusters: npt.NDArray[np.integer],
+    wanted: int,
+    begin: int,
+    budget: int,
+    device: str,
 ) -> tuple[Integers, Integers]:
     """Nearest row [q] and squared distances [q, wanted] to the nearest clusters, ascending.
 
-    The first members of their clusters among the k nearest rows are exact; k grows for the queries that need more.
+    The first members of their clusters among the k nearest rows are exact; k begins at ``begin`` and grows for the
+    queries that need more.
     """
     index = np.empty(len(queries), np.int64)
     distance2 = np.empty((len(queries), wanted), np.int64)
-    pending, k = np.arange(len(queries)), min(2 * wanted, len(rows))
+    pending, k = np.arange(len(queries)), min(begin, len(rows))
     while len(pending):
         short = np.zeros(len(pending), bool)
         step = max(1, budget // (_ENTRY * k))

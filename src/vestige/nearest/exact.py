@@ -1,10 +1,10 @@
 """Bit-exact squared distances between uint8 rows, one tile at a time.
 
-Subtracting 128 leaves a distance unchanged and puts every pixel in [-128, 127]. A float32 product over at most
-1024 such columns is then exact whatever the order of summation: each partial sum is an integer of magnitude at most
-``1024 * 128 * 128 = 2**24``, and float32 holds all of those. Column chunks are added up as integers, so
-``|a|^2 + |b|^2 - 2ab`` cancels without loss, unlike the same expansion in floating point. The full matrix never
-exists: tiles are sized so that one tile and what a reduction makes of it stay within a budget of bytes.
+Subtracting 128 leaves a distance unchanged and puts every pixel in [-128, 127], where products over a bounded number
+of columns are exact whatever the order of summation; :mod:`vestige.nearest.kernels` has the bounds. Column chunks are
+added up as integers, so ``|a|^2 + |b|^2 - 2ab`` cancels without loss, unlike the same expansion in floating point. The
+full matrix never exists: tiles are sized so that one tile and what a reduction makes of it stay within a budget of
+bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy.typing as npt
 import torch
 
 from vestige.errors import EmptySet, InvalidInput, ShapeMismatch
+from vestige.nearest import kernels
+from vestige.nearest.kernels import Kernel
 
 BUDGET = 1 << 30
 """Default bound, in bytes, on the working memory of one call. Arguments and results are not counted."""
@@ -26,10 +28,12 @@ BUDGET = 1 << 30
 WHITE2 = 255**2
 """Largest squared difference of two pixels."""
 
-_COLUMNS = 1024  # 1024 * 128**2 == 2**24, the last integer up to which float32 has no gaps
 _TILE = 2048  # larger tiles leave the cache and are no faster
 _CELL = 96  # bytes a cell costs at the worst moment of any reduction: a tile in which every pair is a hit
-_ENTRY = 12  # bytes a pixel of a strip costs while it is centred: uint8 copy, float32, its square
+_ENTRY = 12  # bytes a pixel of a strip costs while it is centred: uint8 copy, float32 or int8 twice, its square
+_CHUNK = 512  # 512 * 255 * 128 < 2**24: products of pixels and centred pixels that are exact in float32
+_GROUP = 8  # pairs of one query from which a product is cheaper than subtraction
+_PART = 1 << 21  # pixels gathered at a time for the distances of pairs; more leave the cache
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -83,36 +87,115 @@ def blocks(
     n, m, d = len(queries), len(rows), queries.shape[1]
     if not n:
         return
-    height, width = _tile_shape(n, m, d, per_query, budget)
+    kernel = kernels.fastest(torch.device(device), n * m * d)
+    if budget < _CELL + 2 * _ENTRY * min(d, kernel.columns) + per_query:
+        kernel = kernels.FLOAT32
+    height, width = _tile_shape(n, m, _ENTRY * min(d, kernel.columns), per_query, budget)
     for top in range(0, n, height):
         query = slice(top, min(top + height, n))
         for left in range(0, m, width):
             row = slice(left, min(left + width, m))
             if upper and row.stop - 1 <= query.start:
                 continue
-            distance2 = _tile(queries[query], rows[row], torch.device(device))
+            distance2 = _tile(queries[query], rows[row], torch.device(device), kernel)
             if exclude_same_index:
                 distance2.diagonal(query.start - row.start).fill_(WHITE2 * d + 1)
             yield Block(query, row, distance2)
 
 
 def distance2_of_pairs(
-    queries: Bytes, rows: Bytes, pairs: npt.NDArray[np.int64], *, budget: int = BUDGET
+    queries: Bytes,
+    rows: Bytes,
+    pairs: npt.NDArray[np.int64],
+    *,
+    budget: int = BUDGET,
 ) -> npt.NDArray[np.int64]:
-    """Exact squared distance [p] of ``queries[i]`` and ``rows[j]`` for each (i, j) of ``pairs`` [p, 2]."""
+    """Exact squared distance [p] of ``queries[i]`` and ``rows[j]`` for each (i, j) of ``pairs`` [p, 2].
+
+    Pairs in which the same query stands many times in a row are cheapest.
+    """
     check(queries, rows)
-    columns = min(queries.shape[1], _COLUMNS)
-    batch = budget // (columns * 2 * _ENTRY)
-    if batch < 1:
+    d = queries.shape[1]
+    columns = min(d, 1024)
+    if budget < columns * 2 * _ENTRY:
         raise _too_small(budget, columns * 2 * _ENTRY)
-    total = np.zeros(len(pairs), np.int64)
-    for top in range(0, len(pairs), batch):
-        i, j = pairs[top : top + batch, 0], pairs[top : top + batch, 1]
-        for left in range(0, queries.shape[1], columns):
-            chunk = slice(left, left + columns)
-            difference = queries[i, chunk].astype(np.int32) - rows[j, chunk]
-            total[top : top + batch] += np.square(difference).sum(1, dtype=np.int64)
+    total = np.empty(len(pairs), np.int64)
+    ends = np.flatnonzero(np.diff(pairs[:, 0], append=-1)) + 1
+    if len(pairs) < _GROUP * len(ends) or budget < d * 2 * _ENTRY:
+        batch = max(1, min(_PART, budget // (2 * _ENTRY)) // columns)
+        for top in range(0, len(pairs), batch):
+            part = slice(top, top + batch)
+            total[part] = _subtracted(queries, rows, pairs[part], columns)
+        return total
+    start = 0
+    for end in ends.tolist():
+        found = pairs[start:end, 1]
+        total[start:end] = distances_from(queries[pairs[start, 0]], rows, found, budget=budget)
+        start = end
     return total
+
+
+def distances_from(
+    query: Bytes,
+    rows: Bytes,
+    index: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64] | None = None,
+    *,
+    budget: int = BUDGET,
+) -> npt.NDArray[np.int64]:
+    """Exact squared distances [p] of one uint8 query [d] and ``rows[index]``.
+
+    ``offsets`` [m], the :func:`row_offsets` of the rows, save time.
+    """
+    total = np.empty(len(index), np.int64)
+    pixels = query.astype(np.float32)
+    batch = max(1, min(_PART, budget // (2 * _ENTRY)) // len(query))
+    for top in range(0, len(index), batch):
+        found = index[top : top + batch]
+        near = rows.take(found, axis=0).astype(np.float32)
+        total[top : top + batch] = _expanded(pixels, near, _offsets(near) if offsets is None else offsets[found])
+    return total
+
+
+def row_offsets(pixels: Bytes, *, budget: int = BUDGET) -> npt.NDArray[np.int64]:
+    """Sum [n] of ``x (x - 256)`` over each uint8 row [n, d]: the part of a squared distance that is the row's own.
+
+    ``|q - x|^2 = |q|^2 + sum x (x - 256) - 2 (q - 128) x``, and products of pixels with centred pixels are shorter than
+    those of pixels.
+    """
+    n, d = pixels.shape
+    batch = max(1, min(_PART, budget // _ENTRY) // d)
+    parts = [_offsets(pixels[top : top + batch].astype(np.float32)) for top in range(0, n, batch)]
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _subtracted(queries: Bytes, rows: Bytes, pairs: npt.NDArray[np.int64], columns: int) -> npt.NDArray[np.int64]:
+    total = np.zeros(len(pairs), np.int64)
+    for left in range(0, queries.shape[1], columns):
+        chunk = slice(left, left + columns)
+        difference = queries[pairs[:, 0], chunk].astype(np.int32)
+        difference -= rows[pairs[:, 1], chunk]
+        total += np.einsum("pc,pc->p", difference, difference)  # at most 1024 * 255**2, within int32
+    return total
+
+
+def _expanded(
+    query: npt.NDArray[np.float32], near: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Exact squared distances [p] of the pixels of a query [d] and rows [p, d] of offsets [p]."""
+    centred = query - 128
+    product = np.zeros(len(near))
+    for left in range(0, len(query), _CHUNK):
+        product += near[:, left : left + _CHUNK] @ centred[left : left + _CHUNK]
+    return offsets + int(np.square(query, dtype=np.float64).sum()) - 2 * product.astype(np.int64)
+
+
+def _offsets(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    total = np.zeros(len(pixels))
+    shifted = pixels - 256
+    for left in range(0, pixels.shape[1], _CHUNK):
+        total += np.einsum("pc,pc->p", pixels[:, left : left + _CHUNK], shifted[:, left : left + _CHUNK])
+    return total.astype(np.int64)
 
 
 def check(queries: Bytes, rows: Bytes) -> None:
@@ -134,9 +217,8 @@ def check(queries: Bytes, rows: Bytes) -> None:
         raise EmptySet("rows is empty.", expected="at least one row to compare with.", remedy="check the data set.")
 
 
-def _tile_shape(n: int, m: int, d: int, per_query: int, budget: int) -> tuple[int, int]:
-    """Queries and rows of a tile that, with its two strips of pixels, costs at most ``budget`` bytes."""
-    strip = _ENTRY * min(d, _COLUMNS)
+def _tile_shape(n: int, m: int, strip: int, per_query: int, budget: int) -> tuple[int, int]:
+    """Queries and rows of a tile that, with its two strips of pixels (bytes a row), costs at most ``budget`` bytes."""
     linear = 2 * strip + per_query
     if budget < _CELL + linear:
         raise _too_small(budget, _CELL + linear)
@@ -150,36 +232,36 @@ def _too_small(budget: int, least: int) -> InvalidInput:
     return InvalidInput(f"a budget of {budget} bytes.", expected=f"at least {least}.", remedy="raise the budget.")
 
 
-def _tile(queries: Bytes, rows: Bytes, device: torch.device) -> torch.Tensor:
+def _tile(queries: Bytes, rows: Bytes, device: torch.device, kernel: Kernel) -> torch.Tensor:
     d = queries.shape[1]
     dtype = torch.int32 if WHITE2 * d + 1 <= torch.iinfo(torch.int32).max else torch.int64
-    total = torch.zeros((len(queries), len(rows)), dtype=dtype, device=device)
-    with torch.no_grad(), _full_precision(device):
-        for start in range(0, d, _COLUMNS):
-            left, right = (_centred(array[:, start : start + _COLUMNS], device) for array in (queries, rows))
-            total.sub_(_multiply(left, right).to(dtype), alpha=2)
+    total: torch.Tensor | None = None
+    with torch.no_grad(), full_precision(device):
+        for start in range(0, d, kernel.columns):
+            left, right = (_centred(a[:, start : start + kernel.columns], device, kernel) for a in (queries, rows))
+            product = kernel.multiply(left, right).to(dtype)
+            if total is None:
+                total = product.mul_(-2)
+            else:
+                total.sub_(product, alpha=2)
             total.add_(_norm2(left).to(dtype)[:, None]).add_(_norm2(right).to(dtype))
-    return total
+    return total if total is not None else torch.zeros((len(queries), len(rows)), dtype=dtype, device=device)
 
 
-def _centred(pixels: Bytes, device: torch.device) -> torch.Tensor:
+def _centred(pixels: Bytes, device: torch.device, kernel: Kernel) -> torch.Tensor:
+    if kernel.dtype == torch.int8:
+        return torch.from_numpy((pixels ^ 128).view(np.int8)).to(device)
     return torch.from_numpy(np.array(pixels)).to(device).to(torch.float32).sub_(128)
 
 
 def _norm2(centred: torch.Tensor) -> torch.Tensor:
+    if centred.dtype == torch.int8:
+        return centred.to(torch.int32).square_().sum(1, dtype=torch.int32)
     return centred.square().sum(1)
 
 
-def _multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Exact inner products [t, u] of centred pixels [t, c] and [u, c], c at most 1024.
-
-    The one place that multiplies: a device with fast int8 products may take them here with int32 sums instead.
-    """
-    return left @ right.T
-
-
 @contextmanager
-def _full_precision(device: torch.device) -> Generator[None, None, None]:
+def full_precision(device: torch.device) -> Generator[None, None, None]:
     """Turn off autocast and reduced-precision products for the enclosed tile, whatever the caller has set."""
     backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
     with torch.autocast(device.type, enabled=False):
