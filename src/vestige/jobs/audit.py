@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -176,6 +176,7 @@ def audit(
     }
     desk = Desk(Path(out), _plain(config), seed, batch_size, progress or Silent(), overwrite)
     findings = examine(subject, who, attacks, desk.context)
+    first, rest = reading_order(findings.outcomes.values())
     together = joint(findings, who, seed)
     kept = keep(findings, who, model, seed)
     quality = None if kept is None else judge_quality(kept.scene, seed)
@@ -195,16 +196,18 @@ def audit(
         verdict=verdict,
         reasons=reasons,
         summary=[
-            *findings.summary,
+            *(line for outcome in first for line in outcome.summary),
             *together.lines,
             *(() if quality is None else quality.summary),
             *cost_lines(cost.seconds, cost.network_evaluations),
+            *(line for outcome in rest for line in outcome.summary),
         ],
         sections=[
             data_section(who, skipped),
-            *(o.section for o in findings.outcomes.values()),
+            *(outcome.section for outcome in first),
             *together.sections,
             *([] if quality is None else [quality.section]),
+            *(outcome.section for outcome in rest),
         ],
         not_done=findings.not_done,
     )
@@ -212,6 +215,13 @@ def audit(
     if kept is not None:
         kept.save(desk.out)
     return desk.finish(record, evidence(findings, who), show_images)
+
+
+def reading_order(outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """What a reader looks for first, extraction and then the membership that the verdict uses; and the rest."""
+    by_name = {outcome.section.name: outcome for outcome in outcomes}
+    first = [by_name.pop(name) for name in ("extraction", "membership") if name in by_name]
+    return first, list(by_name.values())
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from vestige.report.wording import (
     clean,
     duration,
     group_of,
+    leading,
     number,
     reading,
 )
@@ -40,7 +41,13 @@ def show(record: Record, report: Path | None = None, console: Console | None = N
     out = console if console is not None else Console()
     parts: list[RenderableType] = [_verdict(record, out)]
     if record.summary:
-        parts += ["", _summary(record.summary, out), *_notes(record.summary, out)]
+        first = leading(line.name for line in record.summary)
+        shown = [line for line in record.summary if group_of(line.name) in first]
+        parts += ["", _summary(shown, out), *_notes(shown, out)]
+        if len(shown) < len(record.summary):
+            more = list(dict.fromkeys(group_of(e.name) for e in record.summary if e not in shown))
+            left = len(record.summary) - len(shown)
+            parts.append(_text(f"{left} more numbers are in the report: {', '.join(more)}.", out, "dim"))
     if record.not_done:
         parts += ["", Text("What was not done", style="bold"), _items(_not_done(item, out) for item in record.not_done)]
     cost = record.cost

@@ -20,6 +20,7 @@ from vestige.report.wording import (
     duration,
     group_of,
     heading,
+    leading,
     memory,
     number,
     reading,
@@ -55,6 +56,8 @@ class Group:
 
     title: str
     cards: tuple[Card, ...]
+    leads: bool = True
+    """Whether it opens the report or waits behind a fold."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,11 @@ def groups(summary: Sequence[Estimate]) -> list[Group]:
     found: dict[str, list[Card]] = {}
     for line in summary:
         found.setdefault(group_of(line.name), []).append(card(line))
-    return [Group(title=heading(name) or "Overall", cards=tuple(cards)) for name, cards in found.items()]
+    first = leading(line.name for line in summary)
+    return [
+        Group(title=heading(name) or "Overall", cards=tuple(cards), leads=name in first)
+        for name, cards in found.items()
+    ]
 
 
 def card(line: Estimate) -> Card:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
 from vestige.record import Estimate, Verdict
@@ -28,6 +28,7 @@ VERDICT_MEANING = {
 _ACRONYMS = frozenset(
     {"auc", "roc", "tpr", "fpr", "fnr", "fid", "kid", "mse", "rmse", "psnr", "ssim", "snr", "lid", "kl", "l2", "id"}
 )
+_MOST_GROUPS, _FIRST_GROUPS = 6, 4
 _COMPARATORS = re.compile(r"(>=|<=|!=|=|>|<)")
 _SYMBOL = {">=": "≥", "<=": "≤", "!=": "≠"}
 
@@ -110,6 +111,12 @@ def sentence(line: Estimate) -> str:
 def group_of(name: str) -> str:
     """The part of an estimate's name before the first slash; empty when there is none."""
     return name.partition("/")[0] if "/" in name else ""
+
+
+def leading(names: Iterable[str]) -> set[str]:
+    """The groups of numbers that open a report: all, or the first four where there are more than six."""
+    found = list(dict.fromkeys(group_of(name) for name in names))
+    return set(found if len(found) <= _MOST_GROUPS else found[:_FIRST_GROUPS])
 
 
 def heading(name: str) -> str:

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
 from vestige.errors import InvalidInput
+from vestige.train.recipe import Target
 
 
 def new_network(shape: tuple[int, int, int], classes: int, channels: tuple[int, ...], seed: int) -> UNet2DModel:
@@ -40,6 +41,6 @@ def new_network(shape: tuple[int, int, int], classes: int, channels: tuple[int, 
         )
 
 
-def new_scheduler() -> DDPMScheduler:
-    """1,000 steps, linear variances, noise prediction (Ho et al. 2020, arXiv 2006.11239)."""
-    return DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
+def new_scheduler(target: Target) -> DDPMScheduler:
+    """1,000 steps, linear variances (Ho et al. 2020, arXiv 2006.11239)."""
+    return DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type=target.value)

@@ -18,6 +18,13 @@ class Augmentation(Enum):
     FLIP = "flip"
 
 
+class Target(Enum):
+    """What the network learns to predict: the noise, or the velocity ``alpha eps - sigma x_0`` (arXiv 2202.00512)."""
+
+    NOISE = "epsilon"
+    VELOCITY = "v_prediction"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that determines the weights, given the rows.
@@ -30,6 +37,7 @@ class Recipe:
         prefix of a longer one.
     ema_decay : of the averaged weights, which are the result.
     condition_drop : share of rows shown without their label, so that guidance is possible.
+    target : what the network predicts; velocity gives usable samples after far fewer steps.
     privacy_noise : noise multiplier of DP-SGD (Abadi et al. 2016, arXiv 1607.00133); 0 trains
         without privacy.
     clip : bound on the gradient's norm: of a row under privacy noise, of a batch otherwise.
@@ -44,6 +52,7 @@ class Recipe:
     ema_decay: float = 0.995
     condition_drop: float = 0.1
     augmentation: Augmentation = Augmentation.NONE
+    target: Target = Target.VELOCITY
     privacy_noise: float = 0.0
     clip: float = 1.0
     seed: int = 0
@@ -65,4 +74,9 @@ class Recipe:
     def plain(self) -> dict[str, Any]:
         """Fields as JSON values."""
         values = dataclasses.asdict(self)
-        return {**values, "channels": list(self.channels), "augmentation": self.augmentation.value}
+        return {
+            **values,
+            "channels": list(self.channels),
+            "augmentation": self.augmentation.value,
+            "target": self.target.value,
+        }

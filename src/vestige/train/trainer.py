@@ -22,7 +22,7 @@ from vestige.randomness import Stream, generator
 from vestige.store import write_bytes, write_text
 from vestige.train.network import new_network, new_scheduler
 from vestige.train.privacy import Private
-from vestige.train.recipe import Augmentation, Recipe
+from vestige.train.recipe import Augmentation, Recipe, Target
 
 CHECKPOINT, NOTE = "checkpoint.pt", "training.json"
 
@@ -81,7 +81,7 @@ class _State:
         self.labels = None if images.labels is None else torch.from_numpy(images.labels)
         self.classes = 0 if self.labels is None else int(self.labels.max()) + 1
         self.network = new_network(images.shape, self.classes, recipe.channels, recipe.seed).train()
-        self.scheduler = new_scheduler()
+        self.scheduler = new_scheduler(recipe.target)
         self.parameters = list(self.network.parameters())
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.learning_rate)
@@ -113,7 +113,7 @@ class _State:
         self.step += 1
 
     def _loss(self, network: nn.Module, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        """Noise-prediction loss of each row (Ho et al. 2020, equation 14), [rows]."""
+        """Squared error of each row's prediction a pixel (Ho et al. 2020, equation 14, for noise), [rows]."""
         table = self.scheduler.alphas_cumprod
         times = torch.from_numpy(rng.integers(0, len(table), len(rows)))
         clean = _augmented(self.pixels[torch.from_numpy(rows)], self.recipe.augmentation, rng)
@@ -123,8 +123,10 @@ class _State:
             dropped = torch.from_numpy(rng.random(len(rows)) < self.recipe.condition_drop)
             condition = torch.where(dropped, self.classes, self.labels[torch.from_numpy(rows)])
         level = table[times].view(-1, 1, 1, 1)
-        noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-        return (network(noisy, times, class_labels=condition).sample - noise).square().flatten(1).mean(1)
+        alpha, sigma = level.sqrt(), (1 - level).sqrt()
+        target = noise if self.recipe.target is Target.NOISE else alpha * noise - sigma * clean
+        guess = network(alpha * clean + sigma * noise, times, class_labels=condition).sample
+        return (guess - target).square().flatten(1).mean(1)
 
     def averaged(self) -> UNet2DModel:
         """The network with the averaged weights."""
