@@ -155,6 +155,16 @@ def test_the_conclusion_follows_the_correlation() -> None:
     assert "cannot be told" in report(a_plan("a"), better[:2], who)[0][0].text[0]
 
 
+def test_canaries_have_a_table_of_their_own() -> None:
+    who = split(ImageSet(np.random.default_rng(0).integers(0, 256, (30, 1, 4, 4), dtype=np.uint8)))
+    told = {"canary/exposure@copies=2": 3.0, "canary/exposure@copies=64": 9.96, "canary/exposure_control": 1.4}
+    with_canaries = result("a", 0, 2, 9, 5).model_copy(update={"exposure": told})
+    sections, _ = report(a_plan("a"), [result("a", 0, 1, 9, 5), with_canaries], who)
+    table = sections[-1].tables[0]
+    assert table.columns == ["variant", "seed", "steps", "control", "copies=2", "copies=64"]
+    assert table.rows == [["a", 0, 2, 1.4, 3.0, 9.96]]
+
+
 def test_a_defence_is_set_beside_the_baseline_at_the_longest_common_length() -> None:
     who = split(ImageSet(np.random.default_rng(0).integers(0, 256, (30, 1, 4, 4), dtype=np.uint8)))
     results = [result("a", s, t, 9, 5 * t) for s in (0, 1) for t in (1, 2)] + [result("dedup", 0, 1, 12, 0)]

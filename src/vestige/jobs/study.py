@@ -150,7 +150,8 @@ def _examine(
     if variant.canaries:
         canary = CanaryExposure(seed=measure.seed, per_count=variant.canaries)
         outcome = canary.run(subject, split(rows, pool.who.others), context)
-        exposure = {line.name: float(line.value) for line in outcome.summary if line.value is not None}
+        lines_of = (line for line in outcome.summary if "exposure" in line.name)
+        exposure = {line.name: float(line.value) for line in lines_of if line.value is not None}
     parameters = sum(p.numel() for p in denoiser.module.parameters())
     return Result(
         variant=variant.name,

@@ -52,7 +52,7 @@ def report(plan: StudyPlan, results: Sequence[Result], who: Split) -> tuple[list
         figures=[_against_quality(plan, results, len(who.members)), _membership(plan, results), _growth(plan, results)],
         tables=[_models(results)],
     )
-    return [first, defences], [*numbers, *changes]
+    return [first, defences, *_canaries(results)], [*numbers, *changes]
 
 
 def _conclusion(plan: StudyPlan, results: Sequence[Result]) -> tuple[str, list[Estimate]]:
@@ -153,6 +153,29 @@ def _defences(plan: StudyPlan, results: Sequence[Result]) -> tuple[Section, list
     return Section(name="defences", title="Defences", text=[words], tables=[table]), numbers
 
 
+def _canaries(results: Sequence[Result]) -> list[Section]:
+    """Exposure by number of copies, for the models that were trained with canaries."""
+    mine = [r for r in results if r.exposure]
+    if not mine:
+        return []
+    names = sorted({name for r in mine for name in r.exposure}, key=lambda name: (len(name), name))
+    short = [name.rpartition("/")[2].replace("exposure", "").strip("@_") for name in names]
+    rows: list[list[Cell]] = [
+        [r.variant, r.seed, r.steps, *(round(r.exposure[name], 2) if name in r.exposure else None for name in names)]
+        for r in mine
+    ]
+    table = Table(
+        name="canaries",
+        title="Exposure of canaries, in bits",
+        columns=["variant", "seed", "steps", *short],
+        rows=rows,
+        caption="Mean log2 |R| - log2 rank of noise images among fresh ones by denoising loss. The control are fresh "
+        "ones that were never trained on; chance is 1.44.",
+    )
+    words = "Noise images inserted into the data at several numbers of copies: how soon does training remember them?"
+    return [Section(name="canaries", title="Canaries", text=[words], tables=[table])]
+
+
 def _pairs(results: Sequence[Result], base: str, name: str) -> list[tuple[Result, Result]]:
     found = {(r.seed, r.steps): r for r in results if r.variant == base}
     mine = [r for r in results if r.variant == name]
@@ -174,13 +197,12 @@ def _models(results: Sequence[Result]) -> Table:
         ]
         cells: list[Cell] = [r.variant, r.seed, r.steps, f"{r.frechet[0]:.2f} [{r.frechet[1]:.2f}, {r.frechet[2]:.2f}]"]
         auc = f"{r.auc[0]:.3f} [{r.auc[1]:.3f}, {r.auc[2]:.3f}]"
-        exposure = next((f"{v:.1f}" for k, v in sorted(r.exposure.items(), reverse=True) if "exposure" in k), None)
-        rows.append([*cells, len(r.extracted), r.false, *groups, auc, exposure])
+        rows.append([*cells, len(r.extracted), r.false, *groups, auc])
     columns = ["variant", "seed", "steps", "Fréchet [low, high]", "extracted", "false"]
     return Table(
         name="models",
         title="Every model",
-        columns=[*columns, *(f"{name} copies" for name in names), "membership AUC [low, high]", "exposure"],
+        columns=[*columns, *(f"{name} copies" for name in names), "membership AUC [low, high]"],
         rows=rows,
         caption="`false` counts non-members matched by the same rule.",
     )
