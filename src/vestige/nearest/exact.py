@@ -235,17 +235,15 @@ def _too_small(budget: int, least: int) -> InvalidInput:
 def _tile(queries: Bytes, rows: Bytes, device: torch.device, kernel: Kernel) -> torch.Tensor:
     d = queries.shape[1]
     dtype = torch.int32 if WHITE2 * d + 1 <= torch.iinfo(torch.int32).max else torch.int64
-    total: torch.Tensor | None = None
+    inner = torch.zeros((len(queries), len(rows)), dtype=dtype, device=device)
+    norms = [torch.zeros(len(part), dtype=dtype, device=device) for part in (queries, rows)]
     with torch.no_grad(), full_precision(device):
         for start in range(0, d, kernel.columns):
             left, right = (_centred(a[:, start : start + kernel.columns], device, kernel) for a in (queries, rows))
-            product = kernel.multiply(left, right).to(dtype)
-            if total is None:
-                total = product.mul_(-2)
-            else:
-                total.sub_(product, alpha=2)
-            total.add_(_norm2(left).to(dtype)[:, None]).add_(_norm2(right).to(dtype))
-    return total if total is not None else torch.zeros((len(queries), len(rows)), dtype=dtype, device=device)
+            inner.add_(kernel.multiply(left, right).to(dtype))
+            for norm, part in zip(norms, (left, right), strict=True):
+                norm.add_(_norm2(part).to(dtype))
+        return inner.mul_(-2).add_(norms[0][:, None]).add_(norms[1])
 
 
 def _centred(pixels: Bytes, device: torch.device, kernel: Kernel) -> torch.Tensor:
