@@ -55,15 +55,17 @@ class Private:
         chosen = np.flatnonzero(rng.random(self.count) < self.rate)
         return chosen if len(chosen) else rng.integers(0, self.count, 1)
 
-    def step(self, loss: Callable[[nn.Module], Tensor], step: int) -> None:
-        """One private step; the noise belongs to (seed, step)."""
+    def step(self, loss: Callable[[nn.Module], Tensor], step: int) -> Tensor:
+        """One private step, and the mean of its losses; the noise belongs to (seed, step)."""
         self.optimizer.zero_grad(set_to_none=True)
         with warnings.catch_warnings():
             # Images need no gradient, which the hooks of the first layer remark upon.
             warnings.filterwarnings("ignore", "Full backward hook is firing")
-            loss(self.network).mean().backward()
+            mean = loss(self.network).mean()
+            mean.backward()
         self.noise.manual_seed((self.recipe.seed * 1_000_003 + step) % 2**63)
         self.optimizer.step()
+        return mean.detach()
 
     def epsilon(self, steps: int) -> float:
         """Privacy of one row after ``steps``, at delta = 1 / rows (Renyi accountant)."""

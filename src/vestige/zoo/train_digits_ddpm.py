@@ -1,13 +1,15 @@
 """Train ``digits-ddpm`` and its retrained reference, from nothing but seeds.
 
-    python -m vestige.zoo.train_digits_ddpm --out DIR [--without-planted]
+    python -m vestige.zoo.train_digits_ddpm --out DIR [--without-planted | --deduplicate] [--privacy-noise 0.5]
 
 Data are the members of :mod:`vestige.zoo.digits`, drawn with replacement in
 proportion to their planted copies. With ``--without-planted`` only the members that were
-not planted are drawn, for as many steps as show each of them equally often. The
-network is a class-conditional ``UNet2DModel`` that predicts noise on the linear schedule
-of Ho et al. 2020 (arXiv 2006.11239), with one extra class for "no condition" so that
-guidance is possible. The result is an exponential moving average of the weights, saved as a diffusers pipeline folder.
+not planted are drawn, for as many steps as show each of them equally often. Two defences
+can be tried: ``--deduplicate`` draws every image equally often, and ``--privacy-noise`` trains
+by DP-SGD (the extra ``private``). The network is a class-conditional ``UNet2DModel`` that
+predicts noise on the linear schedule of Ho et al. 2020 (arXiv 2006.11239), with one extra
+class for "no condition" so that guidance is possible. The result is an exponential moving
+average of the weights, saved as a diffusers pipeline folder.
 
 Training checkpoints every ``--checkpoint-every`` steps and resumes from the last one.
 Step ``s`` draws its batch, times and noise from ``(seed, s)`` alone, so an interrupted
@@ -20,13 +22,16 @@ import argparse
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from vestige.train.privacy import Private
+from vestige.train.recipe import Recipe
 from vestige.zoo.digits import digits
 
 SEED = 20240101
@@ -53,14 +58,12 @@ def build_network() -> UNet2DModel:
 
 
 def loss_at(
-    network: UNet2DModel, alphas: Tensor, pixels: Tensor, labels: Tensor, weights: np.ndarray, step: int
+    network: nn.Module, alphas: Tensor, pixels: Tensor, labels: Tensor, rows: Tensor, rng: np.random.Generator
 ) -> Tensor:
-    """Noise-prediction loss of one seeded batch (Ho et al. 2020, equation 14)."""
-    rng = np.random.default_rng([SEED, step])
-    rows = torch.from_numpy(rng.choice(len(weights), size=BATCH, p=weights))
-    times = torch.from_numpy(rng.integers(0, len(alphas), size=BATCH))
-    noise = torch.from_numpy(rng.standard_normal((BATCH, 1, 28, 28), dtype=np.float32))
-    dropped = torch.from_numpy(rng.random(BATCH) < CONDITION_DROP)
+    """Noise-prediction loss of the rows (Ho et al. 2020, equation 14)."""
+    times = torch.from_numpy(rng.integers(0, len(alphas), size=len(rows)))
+    noise = torch.from_numpy(rng.standard_normal((len(rows), 1, 28, 28), dtype=np.float32))
+    dropped = torch.from_numpy(rng.random(len(rows)) < CONDITION_DROP)
     condition = torch.where(dropped, NULL_CONDITION, labels[rows])
     alpha_bar = alphas[times].view(-1, 1, 1, 1)
     noisy = alpha_bar.sqrt() * pixels[rows] + (1 - alpha_bar).sqrt() * noise
@@ -74,7 +77,15 @@ def save_checkpoint(path: Path, state: dict[str, object]) -> None:
     os.replace(part, path)
 
 
-def train(out: Path, *, without_planted: bool, steps: int, checkpoint_every: int) -> None:
+def train(
+    out: Path,
+    *,
+    without_planted: bool = False,
+    deduplicate: bool = False,
+    privacy_noise: float = 0.0,
+    steps: int = STEPS,
+    checkpoint_every: int = 100,
+) -> None:
     """Train, resuming from a checkpoint in ``out``, and save the averaged weights as a pipeline there."""
     data = digits()
     members = np.flatnonzero(data.member)
@@ -82,6 +93,9 @@ def train(out: Path, *, without_planted: bool, steps: int, checkpoint_every: int
     weights = np.maximum(data.copies[rows], 1).astype(np.float64)
     # Equal exposure: a row that both models see is drawn equally often by both in expectation.
     steps = round(steps * weights.sum() / np.maximum(data.copies[members], 1).sum())
+    if deduplicate:
+        weights[:] = 1
+    every_row = np.repeat(np.arange(len(rows)), weights.astype(int))
     weights /= weights.sum()
     pixels = torch.from_numpy(data.pixels[rows]).unsqueeze(1).float() / 127.5 - 1
     labels = torch.from_numpy(data.labels[rows]).long()
@@ -91,6 +105,8 @@ def train(out: Path, *, without_planted: bool, steps: int, checkpoint_every: int
     network = build_network().train()
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    recipe = Recipe(batch=BATCH, privacy_noise=privacy_noise, seed=SEED)
+    private = Private(network, optimizer, recipe, len(every_row)) if privacy_noise else None
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=1e-5)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -104,11 +120,19 @@ def train(out: Path, *, without_planted: bool, steps: int, checkpoint_every: int
 
     started, running = time.monotonic(), 0.0
     for step in range(first, steps):
-        loss = loss_at(network, alphas, pixels, labels, weights, step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        rng = np.random.default_rng([SEED, step])
+        if private is None:
+            drawn = torch.from_numpy(rng.choice(len(weights), size=BATCH, p=weights))
+            loss = loss_at(network, alphas, pixels, labels, drawn, rng)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+        else:
+            drawn = torch.from_numpy(every_row[private.rows(rng)])
+            loss = private.step(
+                partial(loss_at, alphas=alphas, pixels=pixels, labels=labels, rows=drawn, rng=rng), step
+            )
         schedule.step()
         decay = min(EMA_DECAY, (1 + step) / (10 + step))
         with torch.no_grad():
@@ -143,6 +167,8 @@ def train(out: Path, *, without_planted: bool, steps: int, checkpoint_every: int
                 "seconds": round(spent),
                 "threads": torch.get_num_threads(),
                 "rows": len(rows),
+                "deduplicated": deduplicate,
+                "epsilon": None if private is None else round(private.epsilon(steps), 3),
                 "final_loss": round(running, 5),
             },
             indent=2,
@@ -156,12 +182,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--without-planted", action="store_true")
+    parser.add_argument("--deduplicate", action="store_true")
+    parser.add_argument("--privacy-noise", type=float, default=0.0, help="noise multiplier of DP-SGD; 0 for none")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--checkpoint-every", type=int, default=100)
     options = parser.parse_args()
     train(
         options.out,
         without_planted=options.without_planted,
+        deduplicate=options.deduplicate,
+        privacy_noise=options.privacy_noise,
         steps=options.steps,
         checkpoint_every=options.checkpoint_every,
     )
