@@ -19,6 +19,7 @@ Bounds = tuple[float, float, float]
 Floats = npt.NDArray[np.float64]
 
 REPEATS = 2000
+_FEW_TRAININGS = 10
 
 
 class Result(BaseModel):
@@ -82,6 +83,8 @@ def _correlation(name: str, distance: Floats, leak: Floats, kept: Sequence[Resul
         return float(cast(Any, spearmanr(distance[rows], leak[rows])).statistic)
 
     note = f"{len(kept)} models of {len(groups)} trainings; trainings resampled"
+    if len(groups) < _FEW_TRAININGS:
+        note += ", so few that the interval is rough"
     if len(groups) < 2 or np.isnan(value := rho(np.arange(len(groups)))):
         return Estimate(name=name, value=None, n=len(kept), unit="Spearman's rho", note="too few models that differ")
     interval = bootstrap(rho, np.arange(len(groups)), seed=0, repeats=REPEATS)
@@ -137,7 +140,7 @@ def _defences(plan: StudyPlan, results: Sequence[Result]) -> tuple[Section, list
             cells: list[Cell] = [variant.name, name, length, len(models), counts]
             rows.append([*cells, *(round(x, 3) for x in (share.value, share.low, share.high)), distance, epsilon])
             which = "before" if side == 0 else "after"
-            note = f"images with duplicates, {length} steps, {len(models)} models pooled"
+            note = f"images with duplicates, {length} steps, models pooled: {len(models)}"
             numbers.append(estimate(f"defence/{variant.name}/{which}", share, "share of duplicated images", note))
     columns = ["defence", "trained", "steps", "models", "extracted", "share of duplicated", "low", "high"]
     table = Table(
