@@ -16,7 +16,7 @@ from vestige.errors import AlreadyExists, InvalidInput, Unsupported
 from vestige.models.adapters.diffusers import load_folder
 from vestige.train import trainer
 from vestige.train.network import new_network
-from vestige.train.recipe import Augmentation, Recipe
+from vestige.train.recipe import Augmentation, Recipe, Target
 from vestige.train.trainer import train
 
 SMALL = Recipe(channels=(4, 8), steps=6, batch=4, warmup=2, seed=3)
@@ -85,7 +85,7 @@ def test_the_result_is_a_folder_that_opens(images: ImageSet, tmp_path: Path) -> 
 
 
 def test_training_lowers_the_loss(images: ImageSet) -> None:
-    state = trainer._State(dataclasses.replace(SMALL, learning_rate=3e-3, batch=16), images)
+    state = trainer._State(dataclasses.replace(SMALL, learning_rate=3e-3, batch=16, target=Target.NOISE), images)
     losses = []
     for _ in range(60):
         rng = np.random.default_rng(1)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 import vestige.audit
 from vestige.audit.attack import Attack
@@ -77,7 +78,7 @@ def same_again(run: Run, data: DataLike | None, non_members: DataLike | None) ->
 
 def _attack(settings: dict[str, Any]) -> AnyAttack:
     kind = method(vestige.audit, cast("type[AnyAttack]", Attack), settings.pop("attack"))
-    return kind(**{k: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for k, v in settings.items()})
+    return TypeAdapter(kind).validate_python(settings)
 
 
 def verify(
