@@ -1,6 +1,6 @@
 """The distance engine next to faiss, torch and scikit-learn: time, peak memory and wrong answers, in one run.
 
-python benchmarks/nearest.py                       # the full size: 10,000 x 50,000 and tiled 1,000 x 20,000
+python benchmarks/nearest.py                       # the full size: 10,000 x 50,000 and tiled 5,000 x 20,000
 python benchmarks/nearest.py --scale 0.05          # a trial
 python benchmarks/nearest.py --data cifar10.npz    # CIFAR-10 as well: jpeg, offsets, is_train
 python benchmarks/nearest.py --large               # 2**16 generations against 50,000 rows as well
@@ -261,7 +261,7 @@ def knn(queries: np.ndarray, rows: np.ndarray, planted: int, suffix: str) -> tup
 def tiled(scale: float) -> list[Row]:
     """Rows about the tiled range search among images of 64 x 64 pixels."""
     rng = np.random.default_rng(2)
-    rows, queries = synthetic(rng, _scaled(20_000, scale), 64), synthetic(rng, _scaled(1_000, scale), 64)
+    rows, queries = synthetic(rng, _scaled(20_000, scale), 64), synthetic(rng, _scaled(5_000, scale), 64)
     plant(rng, queries, rows, (0.01 * 255, 0.3 * 255))
     ours, other = run("vestige_tiled", queries, rows), run("blocked_tiled", queries, rows)
     pairs = len(queries) * len(rows)
