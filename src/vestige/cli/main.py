@@ -13,6 +13,7 @@ import typer
 from vestige import __version__
 from vestige.cli import training
 from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt
+from vestige.dependencies import require_working_dependencies
 from vestige.errors import InvalidInput, VestigeError
 
 if TYPE_CHECKING:
@@ -48,12 +49,6 @@ def _common(
     """Nothing but the version is common to all commands."""
 
 
-def _model_checked() -> None:
-    from vestige.dependencies import require_working_dependencies
-
-    require_working_dependencies()
-
-
 def _sampler(name: str, steps: int) -> Sampler:
     from vestige.models.sampler import SAMPLERS
 
@@ -73,7 +68,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Watch a real diffusion model give up training images, forget them, and get them back."""
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.display import bars, finish
     from vestige.jobs.demo import FULL, QUICK
     from vestige.jobs.demo import demo as run
@@ -124,7 +119,7 @@ def audit(
     from vestige.jobs.policy import load_policy
 
     rules = load_policy(policy)
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.attacks import chosen
     from vestige.cli.display import bars, finish
     from vestige.jobs.audit import audit as run
@@ -173,7 +168,7 @@ def erase(
     overwrite: Overwrite = False,
 ) -> None:
     """Make a model forget training images, as an increment that can be taken off again."""
-    _model_checked()
+    require_working_dependencies()
     import vestige.erase
     from vestige.cli.display import bars, show_table
     from vestige.cli.settings import with_settings
@@ -217,7 +212,7 @@ def verify(
     from vestige.jobs.policy import load_policy
 
     rules = load_policy(policy)
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.display import bars, finish
     from vestige.jobs.verify import verify as run
 
@@ -245,7 +240,7 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """Set audits beside one another: quality, images extracted at equal budget, membership."""
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.display import finish
     from vestige.jobs.compare import compare as run
 
@@ -282,7 +277,7 @@ def list_increments(
     paths: Annotated[list[Path], typer.Argument(help="Increments, or models with some applied.")],
 ) -> None:
     """Say what increments are, or which a model carries."""
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.display import show_table
     from vestige.jobs.increments import describe_increments
 
@@ -299,7 +294,7 @@ def apply(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a diffusers folder with increments added."""
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.display import say
     from vestige.jobs.increments import apply_increments
 
@@ -317,7 +312,7 @@ def remove(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the model without some or all of its increments."""
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.display import say
     from vestige.jobs.increments import remove_increments
 
@@ -333,7 +328,7 @@ def compose(
     overwrite: Overwrite = False,
 ) -> None:
     """Make one increment that does what several do together."""
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.display import show_table
     from vestige.jobs.increments import compose_increments, describe_increments
 
@@ -352,7 +347,7 @@ def doctor() -> None:
 @app.command("ls", epilog="Example: vestige ls")
 def list_methods() -> None:
     """List methods, what each claims, what access it needs, and where it comes from."""
-    _model_checked()
+    require_working_dependencies()
     from vestige.cli.catalogue import show_methods
 
     show_methods()

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from vestige.cli.options import Out, Overwrite, Seed, SkipCorrupt
+from vestige.dependencies import require_working_dependencies
 from vestige.errors import InvalidInput
+from vestige.train.recipe import Recipe
+
+_CHANNELS = ",".join(map(str, Recipe.channels))
 
 data = typer.Typer(help="Make training data safer, or ready for an exposure test.", no_args_is_help=True)
 
@@ -24,12 +28,14 @@ def register(app: typer.Typer) -> None:
 def dedup(
     images: Annotated[str, typer.Argument(help="Training images: folder, .npz, datasets folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for kept.npz and clusters.jsonl.")],
-    radius: Annotated[float, typer.Option(help="Near-duplicates lie within it: rms, pixels in [0, 1].")] = 0.02,
+    radius: Annotated[
+        float | None, typer.Option(help="Near-duplicates lie within it: rms, pixels in [0, 1]; 0.02 if not given.")
+    ] = None,
     skip_corrupt: SkipCorrupt = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Keep one row of every cluster of near-duplicates, and say which rows those were."""
-    _models_checked()
+    require_working_dependencies()
     from vestige.cli.display import show_table
     from vestige.jobs.prepare import deduplicate
 
@@ -41,13 +47,15 @@ def dedup(
 def canaries(
     images: Annotated[str, typer.Argument(help="Training images: folder, .npz, datasets folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npz to train on.")],
-    per_count: Annotated[int, typer.Option(min=1, help="Noise images at each of 1, 2, 4 .. 64 copies.")] = 10,
+    per_count: Annotated[
+        int | None, typer.Option(min=1, help="Noise images at each of 1, 2, 4 .. 64 copies; 10 if not given.")
+    ] = None,
     seed: Seed = 0,
     skip_corrupt: SkipCorrupt = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Insert noise images whose exposure after training tells how well a model remembers."""
-    _models_checked()
+    require_working_dependencies()
     from vestige.cli.display import say
     from vestige.jobs.prepare import insert_canaries
 
@@ -63,18 +71,19 @@ def shadow(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shadow models.")],
     non_members: Annotated[str | None, typer.Option(help="Images it never saw, to mix into the pool.")] = None,
     models: Annotated[int, typer.Option(min=2, help="How many; every image is in half of them.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps a model.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
-    channels: Annotated[str, typer.Option(help="Width of each level of the network.")] = "8,16,32",
+    steps: Annotated[int, typer.Option(min=1, help="Training steps a model.")] = Recipe.steps,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = Recipe.batch,
+    channels: Annotated[str, typer.Option(help="Width of each level of the network.")] = ",".join(
+        map(str, Recipe.channels)
+    ),
     seed: Seed = 0,
     skip_corrupt: SkipCorrupt = False,
 ) -> None:
     """Train the models that the likelihood-ratio attack compares with; an interrupted call resumes."""
-    _models_checked()
+    require_working_dependencies()
     from vestige.cli.display import bars, show_table
     from vestige.jobs.shadow import describe_shadows
     from vestige.jobs.shadow import shadow as run
-    from vestige.train.recipe import Recipe
 
     recipe = Recipe(channels=_integers(channels, "--channels"), steps=steps, batch=batch)
     with bars() as progress:
@@ -100,19 +109,13 @@ def study(
     from vestige.jobs.study_plan import load_plan
 
     asked = load_plan(plan)
-    _models_checked()
+    require_working_dependencies()
     from vestige.cli.display import bars, finish
     from vestige.jobs.study import study as run
 
     with bars() as progress:
         done = run(asked, out=out, overwrite=overwrite, progress=progress)
     finish(done)
-
-
-def _models_checked() -> None:
-    from vestige.dependencies import require_working_dependencies
-
-    require_working_dependencies()
 
 
 def _integers(text: str, option: str) -> tuple[int, ...]:

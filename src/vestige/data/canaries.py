@@ -15,6 +15,10 @@ COPIES = (1, 2, 4, 8, 16, 32, 64)
 """How often canaries are inserted, one group a number."""
 
 
+PER_COUNT = 10
+"""How many canaries are inserted for each number of copies."""
+
+
 def canaries(count: int, shape: tuple[int, int, int], seed: int, *, first: int = 0) -> ImageSet:
     """Canaries ``first`` .. ``first + count - 1`` of a seed: every pixel uniform in 0..255, independent.
 
@@ -41,7 +45,9 @@ def canaries(count: int, shape: tuple[int, int, int], seed: int, *, first: int =
     return ImageSet(pixels, None, f"canaries of seed {seed}", names)
 
 
-def with_canaries(images: ImageSet, copies: Sequence[int] = COPIES, *, per_count: int = 10, seed: int = 0) -> ImageSet:
+def with_canaries(
+    images: ImageSet, copies: Sequence[int] = COPIES, *, per_count: int | None = None, seed: int = 0
+) -> ImageSet:
     """Training data with canaries behind it: ``per_count`` of them for each number of copies, each inserted that often.
 
     Canary i stands ``copies[i // per_count]`` times. Where images have labels, canaries are
@@ -51,6 +57,7 @@ def with_canaries(images: ImageSet, copies: Sequence[int] = COPIES, *, per_count
     ------
     InvalidInput : no number of copies, or one below 1, or fewer than one canary for each.
     """
+    per_count = PER_COUNT if per_count is None else per_count
     if not copies or min(copies) < 1 or per_count < 1:
         raise InvalidInput(
             f"copies={tuple(copies)}, per_count={per_count}.",

@@ -52,7 +52,7 @@ def deduplicate(
     data: DataLike,
     *,
     out: str | Path,
-    radius: float = DUPLICATE_RADIUS,
+    radius: float | None = None,
     skip_corrupt: bool = False,
     overwrite: bool = False,
 ) -> Kept:
@@ -69,7 +69,9 @@ def deduplicate(
     folder = Path(out)
     _free(folder / "kept.npz", overwrite)
     images, _ = resolve_data(data, skip_corrupt=skip_corrupt)
-    cluster = clusters(images.required("to de-duplicate").flat, radius).astype(np.int64)
+    cluster = clusters(images.required("to de-duplicate").flat, DUPLICATE_RADIUS if radius is None else radius).astype(
+        np.int64
+    )
     kept = np.unique(cluster, return_index=True)[1].astype(np.int64)
     kept.sort()
     write_images(folder / "kept.npz", images.take(kept), rows=kept)
@@ -87,7 +89,7 @@ def insert_canaries(
     data: DataLike,
     *,
     out: str | Path,
-    per_count: int = 10,
+    per_count: int | None = None,
     seed: int = 0,
     skip_corrupt: bool = False,
     overwrite: bool = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 REPEATS = 2000
 _FEW_TRAININGS = 10
+_QUALITY = "Fréchet distance to held-out images (lower is better)"
 
 
 class Result(BaseModel):
@@ -212,49 +213,42 @@ def _models(results: Sequence[Result]) -> Table:
 
 
 def _against_quality(plan: StudyPlan, results: Sequence[Result], members: int) -> Figure:
-    series = [
-        Series(
-            name=variant.name,
-            x=[r.frechet[0] for r in mine],
-            y=[float(len(r.extracted)) for r in mine],
-            low=[clopper_pearson(len(r.extracted), members).low * members for r in mine],
-            high=[clopper_pearson(len(r.extracted), members).high * members for r in mine],
-        )
-        for variant in plan.variant
-        if (mine := [r for r in results if r.variant == variant.name])
-    ]
+    def extracted(result: Result) -> Bounds:
+        share = clopper_pearson(len(result.extracted), members)
+        return float(len(result.extracted)), share.low * members, share.high * members
+
     return Figure(
         name="privacy-quality",
         title="Training images extracted, against quality",
         kind="points",
-        series=series,
-        x_label="Fréchet distance to held-out images (lower is better)",
+        series=_by_variant(plan, results, extracted),
+        x_label=_QUALITY,
         y_label="distinct training images extracted",
         caption="One point a model; 95 % Clopper-Pearson.",
     )
 
 
 def _membership(plan: StudyPlan, results: Sequence[Result]) -> Figure:
-    series = [
-        Series(
-            name=variant.name,
-            x=[r.frechet[0] for r in mine],
-            y=[r.auc[0] for r in mine],
-            low=[r.auc[1] for r in mine],
-            high=[r.auc[2] for r in mine],
-        )
-        for variant in plan.variant
-        if (mine := [r for r in results if r.variant == variant.name])
-    ]
     return Figure(
         name="membership-quality",
         title="Membership by denoising loss, against quality",
         kind="points",
-        series=series,
-        x_label="Fréchet distance to held-out images (lower is better)",
+        series=_by_variant(plan, results, lambda result: result.auc),
+        x_label=_QUALITY,
         y_label="AUC",
         caption="0.5 is chance.",
     )
+
+
+def _by_variant(plan: StudyPlan, results: Sequence[Result], measure: Callable[[Result], Bounds]) -> list[Series]:
+    """A measure of each model against its Fréchet distance, one series a variant."""
+    series: list[Series] = []
+    for variant in plan.variant:
+        mine = [r for r in results if r.variant == variant.name]
+        if mine:
+            value, low, high = (list(part) for part in zip(*map(measure, mine), strict=True))
+            series.append(Series(name=variant.name, x=[r.frechet[0] for r in mine], y=value, low=low, high=high))
+    return series
 
 
 def _growth(plan: StudyPlan, results: Sequence[Result]) -> Figure:

@@ -20,6 +20,7 @@ from vestige.errors import AlreadyExists, InvalidInput
 from vestige.progress import Progress, Silent
 from vestige.randomness import Stream, generator
 from vestige.store import write_bytes, write_text
+from vestige.train.checkpoint import save_checkpoint
 from vestige.train.network import new_network, new_scheduler
 from vestige.train.privacy import Private
 from vestige.train.recipe import Augmentation, Recipe, Target
@@ -139,17 +140,15 @@ class _State:
 
     def save(self, path: Path) -> None:
         """A checkpoint, whole or not at all."""
-        part = path.with_suffix(".part")
-        torch.save(
+        save_checkpoint(
+            path,
             {
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average,
                 "step": self.step,
             },
-            part,
         )
-        part.replace(path)
 
     def load(self, path: Path, *, at_most: int) -> None:
         """Go on from a checkpoint, unless it lies beyond a length that is still wanted."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
+from vestige.train.checkpoint import save_checkpoint
 from vestige.train.privacy import Private
 from vestige.train.recipe import Recipe
 from vestige.zoo.digits import digits
@@ -68,13 +68,6 @@ def loss_at(
     alpha_bar = alphas[times].view(-1, 1, 1, 1)
     noisy = alpha_bar.sqrt() * pixels[rows] + (1 - alpha_bar).sqrt() * noise
     return (network(noisy, times, class_labels=condition).sample - noise).square().mean()
-
-
-def save_checkpoint(path: Path, state: dict[str, object]) -> None:
-    """Write a checkpoint whole or not at all."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
 
 
 def train(

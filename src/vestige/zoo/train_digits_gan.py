@@ -28,8 +28,8 @@ from torch.nn.functional import softplus
 
 from vestige.models.adapters.dcgan import Dcgan
 from vestige.models.adapters.gan import save_gan
+from vestige.train.checkpoint import save_checkpoint
 from vestige.zoo.digits import digits
-from vestige.zoo.train_digits_ddpm import save_checkpoint
 
 SEED = 20240202
 FORM = Dcgan()

@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from vestige.audit.attack import Attack, Outcome
+from vestige.audit.attack import Outcome
 from vestige.audit.errors import error_table, label_tensor
 from vestige.audit.extraction.inpainting_report import Completed, Side, outcome_of
 from vestige.audit.extraction.search import Floats, Index, Pixels
-from vestige.audit.membership.rows import check, choose, others_of, unlabelled
+from vestige.audit.membership.rows import DenoiserAttack, check, choose, others_of
 from vestige.data.images import ImageSet, check_fits, to_uint8
 from vestige.data.split import Split
 from vestige.errors import InvalidInput
@@ -23,12 +23,11 @@ from vestige.models.denoiser import Denoiser
 from vestige.models.inpaint import Inpaint
 from vestige.models.subject import Subject
 from vestige.randomness import Stream, generator
-from vestige.record import NotDone
 from vestige.zoo import MODELS, zoo_model
 
 
 @dataclass(frozen=True)
-class Inpainting(Attack[Completed]):
+class Inpainting(DenoiserAttack[Completed]):
     """Hide a part of an image, let the model complete it, and see how near the truth it comes.
 
     Of ``completions`` the ``keep`` with the lowest denoising loss under the model itself are
@@ -80,11 +79,6 @@ class Inpainting(Attack[Completed]):
 
     def _painter(self) -> Inpaint:
         return Inpaint(self.steps, self.resample)
-
-    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
-        """As every attack, and a class-conditional model needs labelled images."""
-        missing = super().refusal(subject, split)
-        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
     def known(self, shape: tuple[int, int, int]) -> torch.Tensor:
         """Which pixels are given, bool [c, h, w]; edges are rounded to whole pixels.

@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vestige.audit.attack import Attack, Outcome
-from vestige.audit.membership.rows import Sides, Statistics, answers, check, unlabelled
+from vestige.audit.attack import Outcome
+from vestige.audit.membership.rows import DenoiserAttack, Sides, Statistics, answers, check
 from vestige.audit.membership.scoring import Method, judged
 from vestige.audit.probe import Augmentation, Noised
 from vestige.data.split import Split
 from vestige.execute import Context
 from vestige.models.access import Access
 from vestige.models.subject import Subject
-from vestige.record import NotDone
 
 _SHIFTS = (Augmentation.UP, Augmentation.DOWN, Augmentation.LEFT, Augmentation.RIGHT)
 
 
 @dataclass(frozen=True)
-class AugmentedLoss(Attack[Statistics]):
+class AugmentedLoss(DenoiserAttack[Statistics]):
     """What training saw augmented, the model denoises well in every augmented form.
 
     Score ``-mean over augmentations, times and draws of ||eps - eps_hat(alpha A(x) + sigma eps, t)||^2 / pixels``,
@@ -55,11 +54,6 @@ class AugmentedLoss(Attack[Statistics]):
         """The forms of an image that are looked at."""
         flips = (Augmentation.FLIP,) if self.flip else ()
         return (Augmentation.NONE, *flips, *(_SHIFTS if self.shifts else ()))
-
-    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
-        """As every attack, and a class-conditional model needs labelled images."""
-        missing = super().refusal(subject, split)
-        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
     def collect(self, subject: Subject, split: Split, context: Context) -> Statistics:
         """Errors of every form; those of the image itself are the denoising loss's."""

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 from vestige.audit.attack import Attack, Outcome
 from vestige.audit.errors import error_table
 from vestige.audit.membership.rows import check, unlabelled
-from vestige.data.canaries import COPIES, canaries, dealt
+from vestige.data.canaries import COPIES, PER_COUNT, canaries, dealt
 from vestige.data.images import ImageSet
 from vestige.data.split import Split
 from vestige.errors import InvalidInput
@@ -96,7 +96,7 @@ class CanaryExposure(Attack[CanaryLosses]):
     by_default: ClassVar[bool] = False
 
     seed: int = 0
-    per_count: int = 10
+    per_count: int = PER_COUNT
     copies: tuple[int, ...] = COPIES
     candidates: int = 1000
     times: tuple[float, ...] = (0.1,)

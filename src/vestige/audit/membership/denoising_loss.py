@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vestige.audit.attack import Attack, Outcome
-from vestige.audit.membership.rows import Floats, Index, Sides, answers, check, choose, unlabelled
+from vestige.audit.attack import Outcome
+from vestige.audit.membership.rows import DenoiserAttack, Floats, Index, Sides, answers, check, choose
 from vestige.audit.membership.scoring import Method, judged
 from vestige.audit.probe import Noised
 from vestige.data.split import Split
 from vestige.execute import Context
 from vestige.models.access import Access
 from vestige.models.subject import Subject
-from vestige.record import NotDone
 
 __all__ = ["DenoisingLoss", "Losses", "choose"]
 
@@ -30,7 +29,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class DenoisingLoss(Attack[Losses]):
+class DenoisingLoss(DenoiserAttack[Losses]):
     """An image is likelier a member the better the model denoises it.
 
     Score ``-mean over times and draws of ||eps - eps_hat(alpha x + sigma eps, t)||^2 / pixels``
@@ -57,11 +56,6 @@ class DenoisingLoss(Attack[Losses]):
 
     def __post_init__(self) -> None:
         check(rows=self.rows, draws=self.draws, times=self.times)
-
-    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
-        """As every attack, and a class-conditional model needs labelled images."""
-        missing = super().refusal(subject, split)
-        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
     def collect(self, subject: Subject, split: Split, context: Context) -> Losses:
         """Errors of the chosen rows, each network evaluation cached."""

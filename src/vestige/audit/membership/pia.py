@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vestige.audit.attack import Attack, Outcome
-from vestige.audit.membership.rows import Norm, Sides, Statistics, answers, check, unlabelled
+from vestige.audit.attack import Outcome
+from vestige.audit.membership.rows import DenoiserAttack, Norm, Sides, Statistics, answers, check
 from vestige.audit.membership.scoring import Method, judged
 from vestige.audit.probe import Clean, Implied
 from vestige.data.split import Split
 from vestige.execute import Context
 from vestige.models.access import Access
 from vestige.models.subject import Subject
-from vestige.record import NotDone
 
 
 @dataclass(frozen=True)
-class PIA(Attack[Statistics]):
+class PIA(DenoiserAttack[Statistics]):
     """On a training image the model agrees with itself: the noise that it sees in the image, it finds again.
 
     With ``e = eps_hat(x, start)``, the noise that the model sees in the clean image, the score is
@@ -46,11 +45,6 @@ class PIA(Attack[Statistics]):
 
     def __post_init__(self) -> None:
         check(rows=self.rows, times=(self.time, self.start))
-
-    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
-        """As every attack, and a class-conditional model needs labelled images."""
-        missing = super().refusal(subject, split)
-        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
     def collect(self, subject: Subject, split: Split, context: Context) -> Statistics:
         """Two evaluations a row; the first also fills the entry that SimA reads at time ``start``."""

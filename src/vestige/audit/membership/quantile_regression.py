@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from vestige.audit.attack import Attack, Outcome
+from vestige.audit.attack import Outcome
 from vestige.audit.membership.image_statistics import (
     Described,
     apply_fit,
@@ -16,7 +16,7 @@ from vestige.audit.membership.image_statistics import (
     quantile_fit,
     together,
 )
-from vestige.audit.membership.rows import Floats, Sides, answers, check, unlabelled
+from vestige.audit.membership.rows import DenoiserAttack, Floats, Sides, answers, check
 from vestige.audit.membership.scoring import Method, judged
 from vestige.audit.probe import Noised
 from vestige.data.split import Split
@@ -25,7 +25,6 @@ from vestige.execute import Context
 from vestige.metrics.interval import clopper_pearson, estimate
 from vestige.models.access import Access
 from vestige.models.subject import Subject
-from vestige.record import NotDone
 
 _LEAST_LOSS = 1e-9
 
@@ -41,7 +40,7 @@ class DescribedLosses:
 
 
 @dataclass(frozen=True)
-class QuantileRegression(Attack[DescribedLosses]):
+class QuantileRegression(DenoiserAttack[DescribedLosses]):
     """An image is likelier a member the further its loss lies below what such an image costs when unseen.
 
     With ``l(x) = log(mean over times and draws of ||eps - eps_hat(x_t, t)||^2 / pixels)``, the score
@@ -81,11 +80,6 @@ class QuantileRegression(Attack[DescribedLosses]):
                 expected="alpha between 0 and 1, at least 2 folds, no negative penalty.",
                 remedy="change the option.",
             )
-
-    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
-        """As every attack, and a class-conditional model needs labelled images."""
-        missing = super().refusal(subject, split)
-        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
     def collect(self, subject: Subject, split: Split, context: Context) -> DescribedLosses:
         """The denoising loss's own errors, and a description of every chosen image."""

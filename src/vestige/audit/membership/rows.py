@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from vestige.audit.attack import Attack, Collected
 from vestige.audit.probe import Condition, Recipe, power_sums
 from vestige.data.images import ImageSet
 from vestige.data.split import Split
@@ -113,6 +114,16 @@ def unlabelled(attack: str, claim: str, subject: Subject, split: Split) -> NotDo
         reason="the model is class-conditional and the images have no labels.",
         remedy="put each class in its own sub-folder, or store `labels` in the npz.",
     )
+
+
+@dataclass(frozen=True)
+class DenoiserAttack(Attack[Collected]):
+    """An attack that asks a denoiser about the images themselves."""
+
+    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
+        """As every attack, and a class-conditional model needs labelled images."""
+        missing = super().refusal(subject, split)
+        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
 
 def labelled(split: Split) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vestige.audit.attack import Attack, Outcome
-from vestige.audit.membership.rows import Sides, Statistics, answers, check, unlabelled
+from vestige.audit.attack import Outcome
+from vestige.audit.membership.rows import DenoiserAttack, Sides, Statistics, answers, check
 from vestige.audit.membership.scoring import Method, judged
 from vestige.audit.probe import Chain, Clean
 from vestige.data.split import Split
@@ -14,11 +14,10 @@ from vestige.errors import InvalidInput
 from vestige.execute import Context
 from vestige.models.access import Access
 from vestige.models.subject import Subject
-from vestige.record import NotDone
 
 
 @dataclass(frozen=True)
-class SecMI(Attack[Statistics]):
+class SecMI(DenoiserAttack[Statistics]):
     """On a training image a step of noising and the step back undo each other.
 
     DDIM inversion takes the image to ``x_t`` without randomness. With one step
@@ -51,11 +50,6 @@ class SecMI(Attack[Statistics]):
                 expected="at least one step, and room for one more before time 1.",
                 remedy="lower the time, or raise steps.",
             )
-
-    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
-        """As every attack, and a class-conditional model needs labelled images."""
-        missing = super().refusal(subject, split)
-        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
     def collect(self, subject: Subject, split: Split, context: Context) -> Statistics:
         """``steps + 2`` evaluations a row; the first also fills the entry that SimA reads at time ``start``."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vestige.audit.attack import Attack, Outcome
-from vestige.audit.membership.rows import Norm, Sides, Statistics, answers, check, unlabelled
+from vestige.audit.attack import Outcome
+from vestige.audit.membership.rows import DenoiserAttack, Norm, Sides, Statistics, answers, check
 from vestige.audit.membership.scoring import Method, judged
 from vestige.audit.probe import Clean
 from vestige.data.split import Split
 from vestige.execute import Context
 from vestige.models.access import Access
 from vestige.models.subject import Subject
-from vestige.record import NotDone
 
 
 @dataclass(frozen=True)
-class SimA(Attack[Statistics]):
+class SimA(DenoiserAttack[Statistics]):
     """The score at a training image is small, because the model puts a mode there.
 
     Score ``-mean over pixels of |eps_hat(x, time)|^p``, the clean image as input: the
@@ -41,11 +40,6 @@ class SimA(Attack[Statistics]):
 
     def __post_init__(self) -> None:
         check(rows=self.rows, times=(self.time,))
-
-    def refusal(self, subject: Subject, split: Split) -> NotDone | None:
-        """As every attack, and a class-conditional model needs labelled images."""
-        missing = super().refusal(subject, split)
-        return missing or unlabelled(type(self).__name__, self.claim, subject, split)
 
     def collect(self, subject: Subject, split: Split, context: Context) -> Statistics:
         """One evaluation a row."""
