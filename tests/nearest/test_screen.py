@@ -83,6 +83,32 @@ def test_topk_equals_a_stable_sort(brute, images, seed, m, k, rank, shape, exclu
     assert (keys[done] // m == np.sort(distance2, axis=1)[done, :k]).all()
 
 
+@pytest.mark.parametrize("contrast", [20, 70, 127])  # squares of centred rows: all below 2**24, some, none
+def test_whole_pixels_are_exact_where_squares_are_rounded(brute, contrast):
+    rng = np.random.default_rng(contrast)
+    rows = np.where(rng.random((90, 6000)) < 0.5, 127 - contrast, 127 + contrast).astype(np.uint8)
+    rows[:30] = np.where(rng.random((30, 6000)) < 0.1, rows[:1], rows[:30])
+    near, central = rows[::5] ^ (rng.random((18, 6000)) < 0.3), 127 + rng.integers(0, 2, (12, 6000))
+    check_whole_pixels(brute, np.concatenate((near, central)).astype(np.uint8), rows)
+
+
+def test_whole_pixels_are_exact_where_only_sums_in_between_are_rounded(brute):
+    rng = np.random.default_rng(0)
+    rows = 128 + np.where(np.arange(90) % 2, 51, -51)[:, None] + rng.integers(-2, 3, (90, 6000))
+    queries = 128 + np.where(np.arange(6000) < 3000, 125, -125) + rng.integers(-2, 3, (30, 6000))
+    check_whole_pixels(brute, queries.astype(np.uint8), rows.astype(np.uint8))
+
+
+def check_whole_pixels(brute, queries: np.ndarray, rows: np.ndarray) -> None:
+    distance2 = brute(queries, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screen, "_MANY", 1.0)
+        keys, undone = topk_keys(queries, rows, 7, centred_pixels(rows), Shape(16, 90))
+    assert not len(undone)
+    assert (keys // 90 == np.sort(distance2, axis=1)[:, :7]).all()
+    assert (keys % 90 == distance2.argsort(axis=1, kind="stable")[:, :7]).all()
+
+
 @given(seeds, st.integers(20, 150), ranks, shapes, st.booleans(), st.sampled_from([0.0, 0.01, 0.05, 0.2, 0.5, 2.0]))
 def test_pairs_equal_brute_force(brute, seed, m, rank, shape, upper, radius):
     rows = smooth(seed, m)

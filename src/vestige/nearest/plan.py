@@ -26,6 +26,7 @@ _ESTIMATE = 60.0  # work to look at an estimate
 _TILE = 250.0  # work to look at an exact tile's entry
 _CONVERTED = 1.25  # a multiplication of an exact tile, whose products become integers chunk by chunk
 _TAKEN = 26.0  # work for each pixel of a row that is taken on its own, by one thread
+_SETTLED = 1000.0  # work for a row of which the estimate is mostly the exact distance
 
 
 class Plan(NamedTuple):
@@ -91,13 +92,13 @@ def _plan(
     tiles = pairs * (_CONVERTED * d / kernels.speed_of_integers(device, pairs * d) + _TILE)
     sample = _sample(queries, rows, same_index)
     limit = limits(sample.distance2)
-    row_work = _TAKEN * d * torch.get_num_threads()
     best, cheapest = None, tiles
     for projection in _projections(rows, budget, (*_RANKS, 2 * _RANKS[-1]) if pairs * d > _LONG else _RANKS):
         shape = fitting(n, m, projection.columns, d, budget)
         if shape is None:
             continue
         kept = m * _kept(sample, projection, limit) + taken
+        row_work = _SETTLED if projection.vectors is None else _TAKEN * d * torch.get_num_threads()
         work = pairs * (projection.columns + _ESTIMATE) + n * kept * row_work
         work += m * d * (0 if projection.vectors is None else projection.columns)
         if work < cheapest:

@@ -69,18 +69,19 @@ class Projection:
         vectors = None if self.vectors is None else np.ascontiguousarray(self.vectors[:, :rank])
         return Projection(self.centre, vectors, self.bound)
 
-    def points(self, pixels: Bytes) -> Points:
-        """Coordinates of uint8 images [n, d]."""
+    def points(self, pixels: Bytes, out: Floats | None = None) -> Points:
+        """Coordinates of uint8 images [n, d], written to the leading rows of ``out`` if that is given."""
         n, d = pixels.shape
-        result = Points(np.empty((n, self.columns), np.float32), np.empty(n), np.zeros(n))
+        coordinates = np.empty((n, self.columns), np.float32) if out is None else out[:n]
+        result = Points(coordinates, np.empty(n), np.zeros(n))
         step = max(1, _BATCH // d)
         for top in range(0, n, step):
             part = slice(top, top + step)
-            centred = pixels[part].astype(np.float32)
-            centred -= self.centre
+            own = None if self.vectors is not None else result.coordinates[part]
+            centred = np.subtract(pixels[part], self.centre, out=own, dtype=np.float32)
             norm2 = _squares(centred)
             if self.vectors is None:
-                result.coordinates[part], result.norm2[part] = centred, norm2
+                result.norm2[part] = norm2
             else:
                 own = Points(result.coordinates[part], result.norm2[part], result.slack[part])
                 self._project(centred, norm2, self.vectors, own)

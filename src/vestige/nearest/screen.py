@@ -19,6 +19,7 @@ import torch
 
 from vestige.nearest import kernels
 from vestige.nearest.exact import Bytes, blocks, distances_from, full_precision, row_offsets
+from vestige.nearest.kernels import Kernel
 from vestige.nearest.projection import Doubles, Floats, Points, Projection, gamma
 
 Integers = npt.NDArray[np.int64]
@@ -32,6 +33,7 @@ _ROOT = 1 + 1e-12  # covers the rounding of a root
 _MANY = 1 / 32  # share of a segment from which exact tiles cost a query less than the rows it keeps one by one
 _STEP = 64  # rows taken before the radius is looked at again
 _GROUPS = 32  # rows to a group, of which only the one of least bound is a first guess
+_EXACT = 2.0**24  # integers up to here are float32 numbers
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ class Shape:
 def fitting(n: int, m: int, columns: int, pixels: int, budget: int) -> Shape | None:
     """The shape that keeps within the budget, or None where little would fit.
 
-    Three eighths of the budget hold the coordinates of a segment (twice while they are made), three eighths the
-    bounds of a strip; the rest is for exact tiles and gathered rows.
+    Three eighths of the budget hold the coordinates of a segment (twice while they are made of a projection), three
+    eighths the bounds of a strip; the rest is for exact tiles and gathered rows.
     """
-    segment = min(m, 1 << 16, 3 * budget // (8 * 8 * (columns + 1)))
-    strip = min(n, 512, 3 * budget // (8 * (5 * segment + 16 * columns))) if segment else 0
+    row = 4 * columns if columns == pixels else 8 * (columns + 1)
+    segment = min(m, 1 << 16, 3 * budget // (8 * row))
+    strip = min(n, 1024, 3 * budget // (8 * (5 * segment + 16 * columns))) if segment else 0
     if strip < min(n, 16) or segment < min(m, 2048) or 24 * (min(pixels, 1024) + (1 << 20)) > budget // 4:
         return None
     return Shape(strip, segment)
@@ -57,23 +60,32 @@ def fitting(n: int, m: int, columns: int, pixels: int, budget: int) -> Shape | N
 
 @dataclass(frozen=True, eq=False)
 class _Segment:
-    """Rows as the right factor [w, c + 1] of a product that gives ``|x|^2 - 2 q x``, and what bounds its rounding."""
+    """Rows as the right factor of a product that gives ``|x|^2 - 2 q x``, and what bounds its rounding.
+
+    A projection's factor [w, c + 1] carries the squares and the segment ``offsets`` of its rows. That of whole pixels
+    [w, d] leaves the squares ``norm2`` to be added afterwards, for its products of integers are exact mostly.
+    """
 
     start: int
     rows: Bytes
     factor: torch.Tensor
-    offsets: Integers
+    offsets: Integers | None
+    norm2: Floats | None
     slack: float
     length: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Strip:
-    """The estimates [h, w] of queries against a segment, and what turns a squared radius into a bound on them."""
+    """The estimates [h, w] of queries against a segment, and what turns a squared radius into a bound on them.
+
+    ``norm2`` [h] are the squares of the queries' coordinates.
+    """
 
     start: int
     queries: Bytes
     estimates: Floats
+    norm2: Doubles
     reach: Doubles
     shift: Doubles
     segment: _Segment
@@ -114,11 +126,9 @@ def query_factor(points: Points) -> torch.Tensor:
 
 
 def row_factor(points: Points) -> torch.Tensor:
-    """Rows as the right factor [w, c + 1], padded to whole groups by rows that lie far from everything."""
-    size = len(points.norm2)
-    factor = np.zeros((_padded(size), points.coordinates.shape[1] + 1), np.float32)
-    factor[:size, :-1], factor[:size, -1] = points.coordinates, points.norm2
-    factor[size:, -1] = 3 * _FAR
+    """Rows as the right factor [w, c + 1]."""
+    factor = np.empty((len(points.norm2), points.coordinates.shape[1] + 1), np.float32)
+    factor[:, :-1], factor[:, -1] = points.coordinates, points.norm2
     return torch.from_numpy(factor)
 
 
@@ -177,28 +187,44 @@ def _strips(queries: Bytes, rows: Bytes, projection: Projection, shape: Shape, u
     """Estimates strip by strip, all strips of a segment before the next segment."""
     kernel = kernels.fastest_float(_CPU, len(queries) * len(rows) * projection.columns)
     buffer = torch.empty(shape.strip * _padded(min(shape.segment, len(rows))))
+    room = np.empty((min(shape.segment, len(rows)), projection.columns), np.float32)
     for left in range(0, len(rows), shape.segment):
-        segment = _segment(rows[left : left + shape.segment], left, projection)
-        width = len(segment.factor)
+        segment = _segment(rows[left : left + shape.segment], left, projection, room)
+        size, width = len(segment.rows), _padded(len(segment.rows))
         for top in range(0, len(queries), shape.strip):
-            if upper and left + width <= top:
+            if upper and left + size <= top:
                 break
             part = queries[top : top + shape.strip]
             points = projection.points(part)
             estimates = buffer[: len(part) * width].view(len(part), width)
+            estimates[:, size:] = 3 * float(_FAR)  # whole groups, the last filled with what is far from everything
             with torch.no_grad(), full_precision(_CPU):
-                kernels.product_into(kernel, query_factor(points), segment.factor, estimates)
-            yield _Strip(top, part, estimates.numpy(), *_bound_terms(points, segment.slack, segment.length), segment)
+                _estimate(points, segment, kernel, estimates[:, :size])
+            terms = _bound_terms(points, segment.slack, segment.length)
+            yield _Strip(top, part, estimates.numpy(), points.norm2, *terms, segment)
+
+
+def _estimate(points: Points, segment: _Segment, kernel: Kernel, out: torch.Tensor) -> None:
+    """Write ``|x|^2 - 2 q x`` of queries and a segment to ``out`` [h, w]."""
+    if segment.norm2 is None:
+        kernels.product_into(kernel, query_factor(points), segment.factor, out)
+        return
+    kernels.product_into(kernel, torch.from_numpy(points.coordinates).mul_(-2), segment.factor, out)
+    out += torch.from_numpy(segment.norm2)
 
 
 def _padded(size: int) -> int:
     return -(-size // _GROUPS) * _GROUPS
 
 
-def _segment(rows: Bytes, start: int, projection: Projection) -> _Segment:
-    points = projection.points(rows)
+def _segment(rows: Bytes, start: int, projection: Projection, room: Floats) -> _Segment:
+    points = projection.points(rows, room)
     slack, length = float(points.slack.max()), float(points.norm2.max()) ** 0.5
-    return _Segment(start, rows, row_factor(points), row_offsets(rows), slack, length)
+    if projection.vectors is None:
+        factor, offsets, norm2 = torch.from_numpy(points.coordinates), None, points.norm2.astype(np.float32)
+    else:
+        factor, offsets, norm2 = row_factor(points), row_offsets(rows), None
+    return _Segment(start, rows, factor, offsets, norm2, slack, length)
 
 
 def _exclude(strip: _Strip) -> None:
@@ -250,7 +276,20 @@ def _refine(strip: _Strip, i: int, best: Integers, m: int) -> bool:
 
 
 def _distances(strip: _Strip, i: int, near: Integers) -> Integers:
-    return distances_from(strip.queries[i], strip.segment.rows, near, strip.segment.offsets)
+    """Exact squared distances of query i and the rows ``near`` of the segment.
+
+    A product of whole pixels sums integers. By Cauchy-Schwarz no partial sum of ``q x`` exceeds ``|q| |x|``; where
+    that, ``|x|^2`` and the estimate are at most ``2**24``, nothing was rounded and the estimate is the answer.
+    """
+    segment, norm2 = strip.segment, strip.segment.norm2
+    if norm2 is None:
+        return distances_from(strip.queries[i], segment.rows, near, segment.offsets)
+    own, squares, estimates = strip.norm2[i], norm2[near], strip.estimates[i, near]
+    total = (estimates + own).astype(np.int64)
+    rounded = (np.abs(estimates) >= _EXACT) | (squares > _EXACT) | (own * squares > _EXACT**2)
+    if rounded.any():
+        total[rounded] = distances_from(strip.queries[i], segment.rows, near[rounded])
+    return total
 
 
 def _keys(strip: _Strip, i: int, near: Integers, m: int) -> Integers:

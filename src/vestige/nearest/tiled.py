@@ -199,8 +199,9 @@ def _part(images: Images, start: int, size: int, grid: Grid) -> _Part:
 def _shape(n: int, m: int, width: int, grid: Grid, budget: int) -> tuple[int, int]:
     """Queries of a strip and rows of a segment.
 
-    An image costs its finest sums, its point (twice while it is made) and the factor; a pair costs its estimate, and
-    where every pair is looked at exactly a mark, a worst tile and what it takes to list it.
+    An image costs its finest sums, its coordinates (twice while they are made, and those of one block a tile) and the
+    factor; a pair costs its estimate, and where every pair is looked at exactly a mark, a worst tile and what it takes
+    to list it.
     """
     image = 16 * grid.channels * (grid.side * grid.levels[-1]) ** 2 + 16 * width + 24 * grid.side**2
     segment = min(m, 1 << 16, budget // 4 // image)

@@ -8,7 +8,7 @@ channel, scaled. Sums and squares of pixels are exact integers; ``slack`` bounds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -76,9 +76,20 @@ class Sums:
     grid: Grid
     sums: npt.NDArray[np.floating]
     squares: Doubles
+    _coarse: dict[int, Floats] = field(default_factory=dict[int, Floats], init=False, repr=False)
 
     def coordinates(self, level: int, index: npt.NDArray[np.int64] | slice) -> Floats:
-        """Coordinates [n, tiles, channels * level**2 + 1] of the images of that index."""
+        """Coordinates [n, tiles, channels * level**2 + 1] of the images of that index.
+
+        Those of all images are kept at every level but the finest, where few are asked for and they are long.
+        """
+        if level == _FINEST:
+            return self._computed(level, index)
+        if level not in self._coarse:
+            self._coarse[level] = self._computed(level, slice(None))
+        return self._coarse[level][index]
+
+    def _computed(self, level: int, index: npt.NDArray[np.int64] | slice) -> Floats:
         grid, finest = self.grid, self.grid.levels[-1]
         side, inside = grid.side, finest // level
         sums, squares = self.sums[index], self.squares[index]
