@@ -14,8 +14,12 @@ import pytest
 from typer.main import get_command
 
 import vestige.audit
+import vestige.audit.geometry
 import vestige.erase
 from vestige.audit.attack import Attack
+from vestige.audit.geometry.estimator import DataEstimator, ModelEstimator
+from vestige.audit.geometry.generated_neighbourhood import GeneratedNeighbourhood
+from vestige.audit.geometry.generator_spectrum import GeneratorSpectrum
 from vestige.cli.main import app
 from vestige.discover import method, methods
 from vestige.erase.eraser import Eraser
@@ -66,7 +70,13 @@ def _shown(value):
     return str(getattr(value, "value", value))
 
 
-EVERY = {**methods(vestige.audit, Attack), **methods(vestige.erase, Eraser)}
+EVERY = {
+    **methods(vestige.audit, Attack),
+    **methods(vestige.audit.geometry, ModelEstimator),
+    **methods(vestige.audit.geometry, DataEstimator),
+    **{kind.__name__: kind for kind in (GeneratorSpectrum, GeneratedNeighbourhood)},
+    **methods(vestige.erase, Eraser),
+}
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -32,6 +32,7 @@ from vestige.jobs.audit import audit
 from vestige.jobs.compare import compare
 from vestige.jobs.demo import demo
 from vestige.jobs.erase import Erasure, erase
+from vestige.jobs.geometry import geometry
 from vestige.jobs.increments import apply_increments, compose_increments, remove_increments
 from vestige.jobs.policy import Policy, load_policy
 from vestige.jobs.prepare import deduplicate, insert_canaries
@@ -118,6 +119,7 @@ __all__ = [
     "erase",
     "from_pipeline",
     "gaussian_denoiser",
+    "geometry",
     "hold_out",
     "insert_canaries",
     "load_folder",

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     INPAINT = 8
     TRAIN = 9
     SHADOW = 10
+    GEOMETRY = 11
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:

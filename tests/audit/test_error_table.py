@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vestige.audit.errors import error_table
-from vestige.audit.geometry.dimension import dsm_dimension
+from vestige.audit.geometry.dsm import dsm_dimension
 from vestige.data.images import ImageSet, to_uint8
 from vestige.execute import Context
 from vestige.models.oracle import EmpiricalDenoiser, gaussian_denoiser

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 import vestige.audit
+import vestige.audit.geometry
 import vestige.erase
 from vestige.audit.attack import Attack
+from vestige.audit.geometry.detectors.detector import Detector
+from vestige.audit.geometry.estimator import DataEstimator, ModelEstimator
+from vestige.audit.geometry.generated_neighbourhood import GeneratedNeighbourhood
+from vestige.audit.geometry.generator_spectrum import GeneratorSpectrum
 from vestige.cli.display import show_table
 from vestige.discover import methods
 from vestige.erase.eraser import Eraser
@@ -15,11 +20,19 @@ from vestige.zoo import MODELS, zoo_model
 
 
 def show_methods() -> None:
-    """Print attacks, erasers and shipped models."""
+    """Print attacks, estimators of dimension, detectors, erasers and shipped models."""
     rows: list[list[Cell]] = []
     for name, attack in methods(vestige.audit, cast("type[Attack[Any]]", Attack)).items():
         needs = attack.access.label + (", non-members" if attack.needs_others else "")
         rows.append(["audit", name, attack.claim, needs, attack.source])
+    for name, estimator in methods(vestige.audit.geometry, ModelEstimator).items():
+        rows.append(["geometry", name, estimator.claim, estimator.access.label, estimator.source])
+    for gan in (GeneratorSpectrum, GeneratedNeighbourhood):
+        rows.append(["geometry", gan.__name__, gan.claim, f"{gan.access.label} of a GAN", gan.source])
+    for name, look in methods(vestige.audit.geometry, DataEstimator).items():
+        rows.append(["geometry", name, look.claim, "data", look.source])
+    for name, detector in methods(vestige.audit.geometry, Detector).items():
+        rows.append(["geometry --detectors", name, detector.claim, detector.access.label, detector.source])
     for name, eraser in methods(vestige.erase, Eraser).items():
         rows.append(["erase", name, eraser.claim, "weights", eraser.source])
     columns = ["job", "method", "claim", "needs", "source"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vestige import __version__
-from vestige.cli import training
+from vestige.cli import geometry, training
 from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt
 from vestige.dependencies import require_working_dependencies
 from vestige.errors import InvalidInput, VestigeError
@@ -32,6 +32,7 @@ app = typer.Typer(
 increments = typer.Typer(help="Show, apply, remove and compose increments.", no_args_is_help=True)
 app.add_typer(increments, name="increments")
 training.register(app)
+geometry.register(app)
 
 
 def _show_version(asked: bool) -> None:

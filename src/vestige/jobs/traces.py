@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vestige.audit.errors import error_table
 from vestige.audit.extraction.generate_and_filter import Generations
-from vestige.audit.geometry.dimension import dsm_dimension
+from vestige.audit.geometry.dsm import dsm_dimension
 from vestige.audit.membership.denoising_loss import choose
 from vestige.data.images import ImageSet
 from vestige.data.split import Split, duplicate_groups

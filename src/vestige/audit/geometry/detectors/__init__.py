@@ -1,0 +1,1 @@
+"""Scores of single images that need no dimension, to compare the dimension with."""
