@@ -78,7 +78,7 @@ def test_a_long_step_sees_what_a_short_one_does_not():
         return torch.cat([z[:, :1], fast, torch.zeros(len(z), 14)], dim=1).view(-1, *SHAPE) * 100
 
     generator = wrap(function, 1, pixels=WIDE)
-    curve = GeneratedNeighbourhood(steps=(0.001, 0.3), per_latent=64).curve(generator, [0], work=WORK)
+    curve = GeneratedNeighbourhood(Measure.RELATIVE, 0.1, steps=(0.001, 0.3), per_latent=64).curve(generator, [0], work=WORK)
     assert curve.dimension.tolist() == [[1, 2]]
 
 
@@ -106,7 +106,8 @@ def test_the_class_of_a_row_is_kept():
         return torch.where((labels == 1).view(-1, 1), z, torch.zeros_like(z)).view(-1, *SHAPE)
 
     generator = wrap(function, 16, classes=2, pixels=WIDE)
-    assert GeneratedNeighbourhood().estimate(generator, [0, 1], work=WORK).value.tolist() == [0, 16]
+    found = GeneratedNeighbourhood(Measure.RELATIVE, 0.1).estimate(generator, [0, 1], work=WORK)
+    assert found.value.tolist() == [0, 16]
 
 
 def test_images_are_set_among_generations():

@@ -50,8 +50,8 @@ class GeneratedNeighbourhood:
     source: ClassVar[str] = "Ross et al. 2024, arXiv 2411.00113: local PCA on generations; Fukunaga and Olsen 1971"
     access: ClassVar[Access] = Access.WEIGHTS
 
-    measure: Measure = Measure.RELATIVE
-    threshold: float = 0.1
+    measure: Measure = Measure.PIXELS
+    threshold: float = 0.01
     steps: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     per_latent: int = 2
     repeats: int = 2

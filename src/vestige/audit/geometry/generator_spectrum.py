@@ -89,9 +89,9 @@ class GeneratorSpectrum:
     )
     access: ClassVar[Access] = Access.WEIGHTS
 
-    measure: Measure = Measure.RELATIVE
+    measure: Measure = Measure.PIXELS
     thresholds: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-    threshold: float | None = 0.1
+    threshold: float | None = 0.01
     gap: float = 10.0
 
     def __post_init__(self) -> None:
