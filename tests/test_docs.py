@@ -117,7 +117,7 @@ def written(tmp_path, monkeypatch):
 
 def test_the_methods_in_contributing_are_found_and_pass_their_tests(written, tmp_path):
     assert method(vestige.audit, Attack, "noisenorm").__name__ == "NoiseNorm"
-    assert method(vestige.erase, Eraser, "finetune").__name__ == "FineTune"
+    assert method(vestige.erase, Eraser, "replay").__name__ == "Replay"
     run = 0
     for path in written:
         for name, item in runpy.run_path(str(path)).items() if "tests" in path.parts else ():

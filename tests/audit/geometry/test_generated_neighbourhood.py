@@ -78,7 +78,9 @@ def test_a_long_step_sees_what_a_short_one_does_not():
         return torch.cat([z[:, :1], fast, torch.zeros(len(z), 14)], dim=1).view(-1, *SHAPE) * 100
 
     generator = wrap(function, 1, pixels=WIDE)
-    curve = GeneratedNeighbourhood(Measure.RELATIVE, 0.1, steps=(0.001, 0.3), per_latent=64).curve(generator, [0], work=WORK)
+    curve = GeneratedNeighbourhood(Measure.RELATIVE, 0.1, steps=(0.001, 0.3), per_latent=64).curve(
+        generator, [0], work=WORK
+    )
     assert curve.dimension.tolist() == [[1, 2]]
 
 
