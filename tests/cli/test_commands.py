@@ -199,6 +199,7 @@ def test_a_broken_torchvision_is_named_by_every_command_that_needs_a_model(tmp_p
     commands = {
         "demo": ["--out", "o"],
         "audit": ["m", "--out", "o"],
+        "geometry": ["m", "--out", "o"],
         "erase": ["m", "--forget", "rows:1", "--out", "o"],
         "verify": ["m", "--increment", "i", "--against", "r", "--out", "o"],
         "compare": ["a", "b", "--out", "o"],
