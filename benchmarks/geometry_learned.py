@@ -52,14 +52,14 @@ class Points:
 def estimators(known: Known) -> dict[str, ModelEstimator]:
     """Ours, with defaults but for the trace, which is estimated and not summed, as it must be on images."""
     exact = 0 if known.ambient > 2 else known.ambient
-    return {
+    found: dict[str, ModelEstimator] = {
         "FLIPD": FLIPD(exact=exact),
         OURS: FLIPD(exact=exact, noised=True),
         "LIDL": LIDL(exact=exact),
         "DSM": DSM(),
         "LHSD": LHSD(),
-        "NormalBundle": NormalBundle(),
     }
+    return {**found, "NormalBundle": NormalBundle()} if known.ambient <= 10 else found
 
 
 def points(known: Known, folder: Path, each: int) -> Points:
