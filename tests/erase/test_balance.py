@@ -17,7 +17,7 @@ from vestige.erase.data.balance import (
     Gram,
     Weights,
     descend,
-    gradient,
+    gradients,
     gram,
     nash,
     nearest,
@@ -152,8 +152,8 @@ def test_gradients_are_those_of_backward_with_zeros_for_the_unused() -> None:
     layer, unused = nn.Linear(3, 2), nn.Parameter(torch.ones(2))
     parameters = [*layer.parameters(), unused]
     answer = layer(torch.randn(4, 3))
-    first = gradient(answer.square().sum(), parameters, keep_graph=True)
-    second = gradient(answer.sin().sum(), parameters)
+    first = gradients(answer.square().sum(), parameters, keep_graph=True)
+    second = gradients(answer.sin().sum(), parameters)
     found = gram(first, second)
     flat = [torch.cat([g.flatten() for g in side]).double() for side in (first, second)]
     expected = Gram(float(flat[0] @ flat[0]), float(flat[0] @ flat[1]), float(flat[1] @ flat[1]))

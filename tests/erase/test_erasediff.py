@@ -17,7 +17,8 @@ from vestige.audit.errors import error_table
 from vestige.data.images import ImageSet
 from vestige.erase.applied import applied
 from vestige.erase.data import erasediff
-from vestige.erase.data.erasediff import Balance, EraseDiff, Target, dot, gradients
+from vestige.erase.data.balance import gradients
+from vestige.erase.data.erasediff import Balance, EraseDiff, Target, dot
 from vestige.errors import BadWeights, EmptySet, InvalidInput, NothingChanged, ShapeMismatch, Unsupported
 from vestige.models.denoiser import Prediction
 from vestige.models.oracle import EmpiricalDenoiser

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.erase.data import fisher
-from vestige.erase.data.erasediff import gradients
+from vestige.erase.data.balance import gradients
 from vestige.erase.data.fisher import ImageLoss, fisher_diagonal, squares_by_loop, squares_by_vmap
 from vestige.erase.data.saliency import stratified
 from vestige.erase.driver import noise_loss

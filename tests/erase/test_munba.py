@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.erase.data import munba
-from vestige.erase.data.balance import gradient
+from vestige.erase.data.balance import gradients
 from vestige.erase.data.erasediff import Target
 from vestige.erase.data.munba import MUNBa
 from vestige.errors import Unsupported
@@ -25,14 +25,14 @@ def test_every_step_lowers_both_losses_at_one_length(
     taken: list[Tensor] = []
 
     def watched(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-        found = gradient(loss, parameters)
+        found = gradients(loss, parameters)
         pairs.append(torch.cat([g.flatten() for g in found]).clone())
         return found
 
     def clip(parameters: list[nn.Parameter], norm: float) -> None:
         taken.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
 
-    monkeypatch.setattr(munba, "gradient", watched)
+    monkeypatch.setattr(munba, "gradients", watched)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
     SHORT.erase(shop.denoiser(), shop.request(), shop.context(tmp_path))
     assert len(taken) == SHORT.steps

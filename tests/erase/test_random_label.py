@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vestige.data.images import ImageSet
 from vestige.erase.data import random_label
-from vestige.erase.data.erasediff import Target, gradients
+from vestige.erase.data.balance import gradients
+from vestige.erase.data.erasediff import Target
 from vestige.erase.data.random_label import RandomLabel, Teacher, other_labels
 from vestige.erase.driver import draw_batch, noise_loss
 from vestige.errors import InvalidInput, NothingChanged, Unsupported

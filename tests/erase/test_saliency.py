@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vestige.erase.data import saliency
-from vestige.erase.data.erasediff import gradients
+from vestige.erase.data.balance import gradients
 from vestige.erase.data.saliency import accumulated, largest, saliency_mask, spread, stratified
 from vestige.erase.driver import noise_loss
 from vestige.errors import BadWeights, InvalidInput, NothingChanged

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vestige.erase.data import selective_amnesia
-from vestige.erase.data.erasediff import gradients
+from vestige.erase.data.balance import gradients
 from vestige.erase.data.fisher import fisher_diagonal
 from vestige.erase.data.selective_amnesia import SelectiveAmnesia, Surrogate, uniform_images, with_penalty
 from vestige.erase.driver import draw_batch, noise_loss

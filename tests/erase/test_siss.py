@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from vestige.erase.data.balance import gradient, gram
+from vestige.erase.data.balance import gradients, gram
 from vestige.erase.data.siss import SISS, Pairs, draw_pairs, importance, paired_losses
 from vestige.errors import InvalidInput
 from vestige.models.denoiser import Denoiser
@@ -113,7 +113,7 @@ def test_a_step_is_the_retain_gradient_less_a_share(shop: Any, tmp_path: Path, m
 
     rng, parameters = generator(0, Stream.ERASE, 0), list(base.module.parameters())
     retain, forget = paired_losses(base, draw_pairs(base, request, rng, 5), method.mix, rng)
-    g_r, g_f = gradient(retain, parameters, keep_graph=True), gradient(forget, parameters)
+    g_r, g_f = gradients(retain, parameters, keep_graph=True), gradients(forget, parameters)
     products = gram(g_r, g_f)
     factor = 0.25 * (products.retain / products.forget) ** 0.5
     wanted = torch.cat([(a - factor * b).flatten() for a, b in zip(g_r, g_f, strict=True)])

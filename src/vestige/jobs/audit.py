@@ -19,7 +19,6 @@ from vestige.audit.membership.scoring import joint_section
 from vestige.data.images import ImageSet
 from vestige.data.split import Split, duplicate_groups, split
 from vestige.discover import methods
-from vestige.errors import InvalidInput
 from vestige.execute import Context
 from vestige.jobs.judge import judge_audit
 from vestige.jobs.kept import Kept
@@ -29,6 +28,7 @@ from vestige.jobs.resolve import (
     DataLike,
     Loading,
     ModelLike,
+    both_sides,
     check_suits,
     describe,
     resolve_data,
@@ -36,7 +36,7 @@ from vestige.jobs.resolve import (
     resolve_model,
     zoo_entry,
 )
-from vestige.jobs.run import Desk, Run, environment, now
+from vestige.jobs.run import Desk, Run, environment, now, plain
 from vestige.models.sampler import DDIM, Sampler
 from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
@@ -149,14 +149,7 @@ def audit(
     asked, attacks = asked and attacks is not None, default_attacks() if attacks is None else list(attacks)
     loading = Loading(sampler or DDIM(), batch_size, null_condition, guidance)
     entry = zoo_entry(model)
-    if data is None and entry is not None:
-        data, non_members = f"{entry.name}:train", non_members or f"{entry.name}:held-out"
-    if data is None:
-        raise InvalidInput(
-            "No training data was given.",
-            expected="the images that the model was trained on.",
-            remedy="pass --data with a folder of images or an .npz file.",
-        )
+    data, non_members = both_sides(entry, data, non_members)
     subject = resolve_model(model, loading)
     who, skipped = prepare(subject, data, non_members, skip_corrupt)
     attacks = [attack for attack in attacks if asked or attack.concerns(subject)]
@@ -174,7 +167,7 @@ def audit(
         "guidance": guidance,
         "digests": {"model": subject.digest, "data": who.digest},
     }
-    desk = Desk(Path(out), _plain(config), seed, batch_size, progress or Silent(), overwrite)
+    desk = Desk(Path(out), plain(config), seed, batch_size, progress or Silent(), overwrite)
     findings = examine(subject, who, attacks, desk.context)
     first, rest = reading_order(findings.outcomes.values())
     together = joint(findings, who, seed)
@@ -327,12 +320,3 @@ def evidence(findings: Findings, who: Split) -> Evidence:
 def generations_of(findings: Findings) -> Generations | None:
     """The generations that extraction sampled, if it ran."""
     return cast("Generations | None", findings.collected.get(GenerateAndFilter.__name__))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists, so that a configuration equals itself after JSON."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in cast("list[Any]", value)]
-    return value

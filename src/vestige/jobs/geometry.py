@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from vestige.audit.geometry.estimator import ModelEstimator
 from vestige.audit.geometry.redraw import Redraw
 from vestige.audit.geometry.verdict import Reason, Rule, calibrate, control, judge
 from vestige.audit.probe import Condition
-from vestige.data.images import ImageSet
-from vestige.data.split import Split, split
-from vestige.errors import DigestMismatch, InvalidInput
+from vestige.data.split import Split
+from vestige.errors import DigestMismatch
+from vestige.jobs.audit import prepare
 from vestige.jobs.geometry_detectors import Beside, detect
 from vestige.jobs.geometry_judge import judge_geometry
 from vestige.jobs.geometry_look import asked_denoiser, check_asked, look_at_model, look_at_reference, resolve_baseline
@@ -40,14 +39,14 @@ from vestige.jobs.resolve import (
     DataLike,
     Loading,
     ModelLike,
+    both_sides,
     check_suits,
     describe,
-    resolve_data,
     resolve_judges,
     resolve_model,
     zoo_entry,
 )
-from vestige.jobs.run import Desk, Run, environment, now
+from vestige.jobs.run import Desk, Run, environment, now, plain
 from vestige.models.sampler import DDIM, Sampler
 from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
@@ -114,27 +113,20 @@ def geometry(
     )
     loading = Loading(sampler or DDIM(), batch_size, null_condition, guidance)
     entry = zoo_entry(model)
-    if data is None and entry is not None:
-        data, non_members = f"{entry.name}:train", non_members or f"{entry.name}:held-out"
-    if data is None:
-        raise InvalidInput(
-            "No training data was given.",
-            expected="the images that the model was trained on, every copy included.",
-            remedy="pass --data with a folder of images or an .npz file.",
-        )
+    data, non_members = both_sides(entry, data, non_members)
     subject = resolve_model(model, loading)
     check_asked(subject, question)
     asked = asked_denoiser(subject, question) if detectors else None
-    who = _split(subject, data, non_members, skip_corrupt)
+    who, _ = prepare(subject, data, non_members, skip_corrupt)
     config = {
         "model": subject.name if subject.folder is None or entry is not None else str(subject.folder),
         "data": describe(data),
         "non_members": describe(non_members),
-        **_plain(question.settings()),
+        **plain(question.settings()),
         "baseline": None,
         "detectors": detectors,
         "extracted": _folder(extracted),
-        "sampler": _plain(loading.sampler.key()),
+        "sampler": plain(loading.sampler.key()),
         "seed": seed,
         "null_condition": null_condition,
         "digests": {"model": subject.digest, "data": who.digest},
@@ -159,16 +151,6 @@ def geometry(
         features, _ = resolve_judges(model)
         redrawn = redraw_generations(redraw, subject, question, found.calibration.low, who, features, desk.context)
     return _finish(desk, subject, who, question, found, beside, redrawn, show_images)
-
-
-def _split(subject: Subject, data: DataLike, non_members: DataLike | None, skip_corrupt: bool) -> Split:
-    train, _ = resolve_data(data, skip_corrupt=skip_corrupt)
-    check_suits(train, subject)
-    others: ImageSet | None = None
-    if non_members is not None:
-        others, _ = resolve_data(non_members, skip_corrupt=skip_corrupt)
-        check_suits(others, subject)
-    return split(train, others)
 
 
 def _judged(
@@ -292,15 +274,6 @@ def write_points(found: Findings, out: Path) -> None:
 def _number(values: Sequence[float] | npt.NDArray[np.float64], place: int) -> float | None:
     value = float(values[place])
     return value if np.isfinite(value) else None
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists and enumerations to their values, so that a configuration equals itself after JSON."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value.value if isinstance(value, Enum) else value
 
 
 __all__ = [

@@ -21,6 +21,7 @@ from vestige.execute import Context
 from vestige.jobs.geometry_measure import Look
 from vestige.jobs.geometry_points import Points
 from vestige.jobs.geometry_truth import Separation, separations, sides
+from vestige.jobs.run import plain
 from vestige.metrics.interval import Interval
 from vestige.models.denoiser import Denoiser
 from vestige.record import Cell, Figure, NotDone, Section, Series, Table
@@ -82,7 +83,7 @@ def _scored(
         "images": images.digest,
         "condition": said,
         "seed": context.seed,
-        **{name: getattr(value, "value", value) for name, value in detector.settings().items()},
+        **plain(detector.settings()),
     }
 
     def compute(part: npt.NDArray[np.int64]) -> Doubles:

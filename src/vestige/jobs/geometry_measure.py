@@ -20,6 +20,7 @@ from vestige.errors import InvalidInput, Unsupported
 from vestige.execute import Context
 from vestige.jobs.geometry_points import Points
 from vestige.jobs.resolve import ModelLike
+from vestige.jobs.run import plain
 from vestige.models.access import Access
 from vestige.models.adapters.gan import GanGenerator
 from vestige.models.denoiser import Denoiser
@@ -122,7 +123,7 @@ def model_curve(
         "images": images.digest,
         "condition": said,
         "seed": context.seed,
-        **_plain(estimator.settings()),
+        **plain(estimator.settings()),
     }
     work = Work(context.seed, context.batch_size)
 
@@ -193,7 +194,7 @@ def _data_curve(
         "images": images.digest,
         "rows": row.tolist(),
         "seed": context.seed,
-        **_plain(estimator.settings()),
+        **plain(estimator.settings()),
     }
     work = Work(context.seed, context.batch_size)
 
@@ -237,7 +238,7 @@ def generator_look(
             "generator": generator.key(),
             "rows": rows.tolist(),
             "seed": context.seed,
-            **_plain(estimator.settings()),
+            **plain(estimator.settings()),
         }
         work = Work(context.seed, context.batch_size)
 
@@ -278,13 +279,3 @@ def _nothing(like: Curve) -> Dimension:
     levels = len(like.scale)
     curve = Curve(like.scale, np.empty((0, levels)), np.empty((0, levels)), like.ambient)
     return Dimension(np.empty(0), np.empty(0), np.empty(0, np.int64), (), curve)
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose tuples are lists and whose enumerations are their values, so that they can be digested."""
-    return {name: _value(value) for name, value in settings.items()}
-
-
-def _value(value: Any) -> Any:
-    inner = getattr(value, "value", value)
-    return [_value(part) for part in inner] if isinstance(inner, tuple | list) else inner

@@ -139,6 +139,26 @@ def resolve_data(data: DataLike, *, skip_corrupt: bool = False) -> tuple[ImageSe
     return load_images(Path(data), skip_corrupt=skip_corrupt)
 
 
+def both_sides(
+    entry: ZooModel | None, data: DataLike | None, non_members: DataLike | None
+) -> tuple[DataLike, DataLike | None]:
+    """The training data and the non-members as given; a zoo model without data brings its own.
+
+    Raises
+    ------
+    InvalidInput : there is no training data.
+    """
+    if data is None and entry is not None:
+        return f"{entry.name}:train", non_members or f"{entry.name}:held-out"
+    if data is None:
+        raise InvalidInput(
+            "No training data was given.",
+            expected="the images that the model was trained on, every copy included.",
+            remedy="pass --data with a folder of images or an .npz file.",
+        )
+    return data, non_members
+
+
 def resolve_judges(model: ModelLike) -> tuple[FeatureExtractor, Classifier | None]:
     """The features that quality is measured in, and a class judge where the zoo has one."""
     entry = zoo_entry(model)

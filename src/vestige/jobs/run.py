@@ -8,8 +8,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -98,3 +99,12 @@ def environment() -> Environment:
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists and enumerations as their values, so that a configuration equals itself after JSON."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in cast("list[Any]", value)]
+    return value.value if isinstance(value, Enum) else value

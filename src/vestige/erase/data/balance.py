@@ -85,7 +85,7 @@ def subtracted(gram: Gram, share: float) -> Weights:
     return Weights(1.0, -share * math.sqrt(gram.retain / gram.forget) if gram.forget > 0 else 0.0)
 
 
-def gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, keep_graph: bool = False) -> list[Tensor]:
+def gradients(loss: Tensor, parameters: Sequence[nn.Parameter], *, keep_graph: bool = False) -> list[Tensor]:
     """Gradient of a loss by each parameter; zeros where it does not depend on one.
 
     ``keep_graph`` leaves the graph for a second loss of the same forward pass.

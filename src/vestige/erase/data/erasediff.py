@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vestige.erase.data.balance import gradients, pull
 from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
 from vestige.erase.eraser import Eraser, Request
 from vestige.errors import InvalidInput, Unsupported
@@ -96,12 +97,11 @@ class EraseDiff(Eraser):
         key = {"base": base.digest, "request": request.digest, "seed": context.seed, **self.settings()}
         driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
 
-        # What stood more often in the data sits deeper; in full proportion the rare ones would hardly be drawn.
-        pull = None if request.forget_copies is None else np.sqrt(request.forget_copies)
+        weights = pull(request)
 
         def step(index: int, rng: np.random.Generator) -> int:
             kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-            gone = draw_batch(base, request.forget, rng, self.batch_size, pull)
+            gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
             labels = gone.condition if target is Target.MISMATCHED else None
             wanted = self._wanted(base, gone, labels, rng)
             g_r = gradients(noise_loss(driver.student, kept, kept.noise), driver.parameters)
@@ -142,11 +142,6 @@ class EraseDiff(Eraser):
         shift = torch.from_numpy(rng.integers(1, base.classes, size=len(batch.x_t))).to(batch.x_t.device)
         with torch.no_grad():
             return base.noise(batch.x_t, batch.t, (labels + shift) % base.classes)
-
-
-def gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Gradient of a loss by each parameter; zeros where it does not depend on one."""
-    return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
 def dot(a: list[Tensor], b: list[Tensor]) -> float:

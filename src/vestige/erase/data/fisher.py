@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, vmap
 
 from vestige.data.images import ImageSet
 from vestige.digest import digest_json
-from vestige.erase.data.erasediff import gradients
+from vestige.erase.data.balance import gradients
 from vestige.erase.data.saliency import CHUNK, accumulated, chunks, spread, stratified, trainable
 from vestige.erase.driver import Batch, noise_loss
 from vestige.errors import Unsupported

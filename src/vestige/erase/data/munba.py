@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.erase.data.balance import descend, gradient, gram, nash, pull
+from vestige.erase.data.balance import descend, gradients, gram, nash, pull
 from vestige.erase.data.erasediff import Target
 from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
 from vestige.erase.eraser import Eraser, Request
@@ -62,8 +62,8 @@ class MUNBa(Eraser):
             kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
             gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
             wanted = _other_class(base, gone, rng) if mismatched else _uniform(gone, rng)
-            g_r = gradient(noise_loss(driver.student, kept, kept.noise), driver.parameters)
-            g_f = gradient(noise_loss(driver.student, gone, wanted), driver.parameters)
+            g_r = gradients(noise_loss(driver.student, kept, kept.noise), driver.parameters)
+            g_f = gradients(noise_loss(driver.student, gone, wanted), driver.parameters)
             descend(driver.parameters, g_r, g_f, nash(gram(g_r, g_f)))
             return len(kept.x_t) + len(gone.x_t)
 

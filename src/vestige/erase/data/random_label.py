@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vestige.erase.data.erasediff import Target, gradients
+from vestige.erase.data.balance import gradients, pull
+from vestige.erase.data.erasediff import Target
 from vestige.erase.data.saliency import Mask
 from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
 from vestige.erase.eraser import Eraser, Request
@@ -108,11 +109,11 @@ class Relearning:
         """Change the network in place; returns what the steps cost."""
         driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
         fixed = None if mask is None else [~free for free in mask.unpacked(base.device)]
-        pull = None if request.forget_copies is None else np.sqrt(request.forget_copies)
+        weights = pull(request)
 
         def step(index: int, rng: np.random.Generator) -> int:
             kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-            gone = draw_batch(base, request.forget, rng, self.batch_size, pull)
+            gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
             wanted = self.teacher.wanted(gone, rng)
             forget = noise_loss(driver.student, gone, wanted)
             retain = noise_loss(driver.student, kept, kept.noise)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vestige.data.images import ImageSet
 from vestige.digest import digest_json
-from vestige.erase.data.erasediff import gradients
+from vestige.erase.data.balance import gradients
 from vestige.erase.driver import Batch, noise_loss
 from vestige.errors import BadWeights, InvalidInput, NothingChanged
 from vestige.execute import Context

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.erase.data.erasediff import Target, gradients
+from vestige.erase.data.balance import gradients, pull
+from vestige.erase.data.erasediff import Target
 from vestige.erase.data.fisher import fisher_diagonal
 from vestige.erase.data.random_label import Teacher, check_weight
 from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
@@ -101,11 +102,11 @@ class SelectiveAmnesia(Eraser):
         key |= self.settings()
         driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
         anchors = [p.detach() for p in base.module.parameters() if p.requires_grad]
-        pull = None if request.forget_copies is None else np.sqrt(request.forget_copies)
+        weights = pull(request)
 
         def step(index: int, rng: np.random.Generator) -> int:
             kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-            gone = draw_batch(base, request.forget, rng, self.batch_size, pull)
+            gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
             if teacher is None:
                 gone = uniform_images(base, gone, rng)
             wanted = gone.noise if teacher is None else teacher.wanted(gone, rng)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.data.images import ImageSet
-from vestige.erase.data.balance import gradient, pull, row_losses
+from vestige.erase.data.balance import gradients, pull, row_losses
 from vestige.erase.driver import Driver, draw_batch, noise_loss
 from vestige.erase.eraser import Eraser, Request
 from vestige.errors import InvalidInput, NothingChanged
@@ -114,7 +114,7 @@ class SFRon(Eraser):
                 rng = generator(seed, Stream.ERASE, index, draw)
                 batch = draw_batch(driver.base, images, rng, self.batch_size, weights)
                 loss = noise_loss(driver.student, batch, batch.noise)
-                for sums, found in zip(total, gradient(loss, driver.parameters), strict=True):
+                for sums, found in zip(total, gradients(loss, driver.parameters), strict=True):
                     sums.addcmul_(found, found, value=1 / self.fisher_batches)
             return total
 

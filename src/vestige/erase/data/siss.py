@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.erase.data.balance import descend, error_scale, gradient, gram, pull, subtracted
+from vestige.erase.data.balance import descend, error_scale, gradients, gram, pull, subtracted
 from vestige.erase.driver import Driver
 from vestige.erase.eraser import Eraser, Request
 from vestige.errors import InvalidInput
@@ -73,8 +73,8 @@ class SISS(Eraser):
         def step(index: int, rng: np.random.Generator) -> int:
             pairs = draw_pairs(base, request, rng, self.batch_size)
             retain, forget = paired_losses(driver.student, pairs, self.mix, rng)
-            g_r = gradient(retain, driver.parameters, keep_graph=True)
-            g_f = gradient(forget, driver.parameters)
+            g_r = gradients(retain, driver.parameters, keep_graph=True)
+            g_f = gradients(forget, driver.parameters)
             descend(driver.parameters, g_r, g_f, subtracted(gram(g_r, g_f), self.share))
             return 2 * self.batch_size
 
