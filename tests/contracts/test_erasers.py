@@ -16,8 +16,9 @@ from vestige.data.images import ImageSet
 from vestige.digest import digest_tensors
 from vestige.discover import methods
 from vestige.erase.applied import applied
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.eraser import Eraser
 from vestige.erase.increment import Increment
+from vestige.erase.request import Request
 from vestige.errors import DigestMismatch, EmptySet
 from vestige.execute import Context
 from vestige.models.adapters.function import FunctionDenoiser
@@ -57,7 +58,8 @@ def base() -> FunctionDenoiser:
 def request_(request: pytest.FixtureRequest) -> Request:
     rng = np.random.default_rng(0)
     data = ImageSet(rng.integers(0, 256, (12, 1, 4, 4), dtype=np.uint8), np.arange(12) % 3)
-    return Request(data.take(range(3)), data.take(range(3, 12)), np.arange(1, 10))
+    unseen = ImageSet(rng.integers(0, 256, (12, 1, 4, 4), dtype=np.uint8), np.arange(12) % 3)
+    return Request(data.take(range(3)), data.take(range(3, 12)), np.arange(1, 10), unseen=unseen)
 
 
 class Counting(Progress):

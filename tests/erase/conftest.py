@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from vestige.data.images import ImageSet
-from vestige.erase.eraser import Request
+from vestige.erase.request import Request
 from vestige.execute import Context
 from vestige.models.adapters.diffusers import DiffusersDenoiser
 from vestige.models.adapters.function import FunctionDenoiser

@@ -17,16 +17,14 @@ from vestige.erase.data.balance import (
     Gram,
     Weights,
     descend,
-    gradients,
     gram,
     nash,
     nearest,
-    pull,
-    row_losses,
     subtracted,
 )
 from vestige.erase.data.erasediff import EraseDiff
-from vestige.erase.driver import draw_batch, noise_loss
+from vestige.erase.data.sides import pull
+from vestige.erase.driver import derivatives, draw_batch, noise_loss, row_losses
 from vestige.models.denoiser import Prediction
 
 Vector = npt.NDArray[np.float64]
@@ -65,7 +63,7 @@ def test_nearest_solves_its_quadratic_programme(seed: int, size: int, eta: float
 @given(seed=st.integers(0, 2**32), eta=st.floats(-1, 3))
 def test_nearest_is_the_rule_of_erasediff(seed: int, eta: float) -> None:
     g = gram_of(*two(seed, 4, 2.0, 0.3))
-    assert nearest(g, eta) == Weights(1.0, EraseDiff(eta=eta).strength(g.forget, g.cross, g.retain))
+    assert nearest(g, eta) == EraseDiff(eta=eta).weights(g)
 
 
 @given(seed=st.integers(0, 2**32), size=st.integers(2, 6), retain=SIZES, forget=SIZES)
@@ -152,8 +150,8 @@ def test_gradients_are_those_of_backward_with_zeros_for_the_unused() -> None:
     layer, unused = nn.Linear(3, 2), nn.Parameter(torch.ones(2))
     parameters = [*layer.parameters(), unused]
     answer = layer(torch.randn(4, 3))
-    first = gradients(answer.square().sum(), parameters, keep_graph=True)
-    second = gradients(answer.sin().sum(), parameters)
+    first = derivatives(answer.square().sum(), parameters, keep_graph=True)
+    second = derivatives(answer.sin().sum(), parameters)
     found = gram(first, second)
     flat = [torch.cat([g.flatten() for g in side]).double() for side in (first, second)]
     expected = Gram(float(flat[0] @ flat[0]), float(flat[0] @ flat[1]), float(flat[1] @ flat[1]))
@@ -176,4 +174,4 @@ def test_rows_are_pulled_by_the_root_of_their_copies(shop: Any) -> None:
 def test_the_mean_of_the_row_losses_is_the_loss(shop: Any, prediction: Prediction) -> None:
     base = shop.denoiser(prediction=prediction)
     batch = draw_batch(base, shop.images(), np.random.default_rng(0), 16)
-    torch.testing.assert_close(row_losses(base, batch).mean(), noise_loss(base, batch, batch.noise))
+    torch.testing.assert_close(row_losses(base, batch).mean(), noise_loss(base, batch))

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from vestige.data.images import ImageSet
 from vestige.erase.applied import applied
 from vestige.erase.data.fine_tune import FineTune
-from vestige.erase.data.gradient_ascent import GradientAscent, bounded_loss
+from vestige.erase.data.gradient_ascent import GradientAscent, bounded_losses
 from vestige.erase.data.retrain import Retrain, reinitialise, target_of
 from vestige.erase.driver import draw_batch, noise_loss
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput, Unsupported
 from vestige.models.denoiser import Denoiser, Prediction
 
@@ -27,7 +28,7 @@ AGAIN = Retrain(steps=60, batch_size=16, learning_rate=3e-3)
 def loss(model: Denoiser, images: ImageSet) -> float:
     with torch.no_grad():
         batch = draw_batch(model, images, np.random.default_rng(1), 512)
-        return float(noise_loss(model, batch, batch.noise))
+        return float(noise_loss(model, batch))
 
 
 @pytest.mark.parametrize("method", [FINE, ASCENT, AGAIN], ids=lambda m: type(m).__name__)
@@ -74,15 +75,15 @@ def test_rows_beyond_the_ceiling_exert_no_force(shop: Any, prediction: Predictio
     ceiling = float(errors.median()) + 1e-6
     below = errors < ceiling
     assert 0 < int(below.sum()) < 24
-    found = torch.autograd.grad(bounded_loss(base, batch, ceiling), parameters)
+    found = torch.autograd.grad(bounded_losses(base, batch, ceiling).mean(), parameters)
     part = dataclasses.replace(
         batch, x_t=batch.x_t[below], noise=batch.noise[below], t=batch.t[below], condition=batch.condition[below]
     )
     share = int(below.sum()) / 24
-    wanted = torch.autograd.grad(share * noise_loss(base, part, part.noise), parameters)
+    wanted = torch.autograd.grad(share * noise_loss(base, part), parameters)
     torch.testing.assert_close(found, wanted)
-    whole = bounded_loss(base, batch, 1e9)
-    torch.testing.assert_close(whole, noise_loss(base, batch, batch.noise))
+    whole = bounded_losses(base, batch, 1e9).mean()
+    torch.testing.assert_close(whole, noise_loss(base, batch))
 
 
 @pytest.mark.parametrize("ceiling", [0.0, -1.0, float("nan"), float("inf")])
@@ -165,7 +166,8 @@ def test_retained_rows_are_drawn_by_their_copies(shop: Any) -> None:
     request: Request = shop.request()
     request = dataclasses.replace(request, retain_copies=np.array([1, 0, 3, *[0] * 6]))
     base = shop.denoiser()
-    x_t, t, noise, labels = Retrain(batch_size=400)._batch(base, request, np.random.default_rng(0))
+    batch = Retrain(batch_size=400)._batch(base, request, np.random.default_rng(0))
+    x_t, t, noise, labels = batch.x_t, batch.t, batch.wanted, batch.condition
     alpha, sigma = base.levels(t)
     row = torch.cdist(((x_t - sigma * noise) / alpha).flatten(1), request.retain.floats().flatten(1)).argmin(1)
     counts = np.bincount(row, minlength=9)

@@ -50,16 +50,16 @@ def test_the_loss_of_a_network_that_predicts_images_is_its_own_training_loss(sho
     alpha, sigma = base.levels(batch.t)
     clean = (batch.x_t - sigma * batch.noise) / alpha
     wanted = (base.mean(batch.x_t, batch.t, batch.condition) - clean).square().mean()
-    torch.testing.assert_close(noise_loss(base, batch, batch.noise), wanted, rtol=1e-3, atol=0)
+    torch.testing.assert_close(noise_loss(base, batch), wanted, rtol=1e-3, atol=0)
     plain = shop.denoiser()
     error = plain.noise(batch.x_t, batch.t, batch.condition) - batch.noise
-    torch.testing.assert_close(noise_loss(plain, batch, batch.noise), error.square().mean())
+    torch.testing.assert_close(noise_loss(plain, batch), error.square().mean())
 
 
 def test_copies_in_the_training_data_weigh_the_retained_rows(
     shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vestige.erase.data import erasediff
+    from vestige.erase.data import sides
 
     calls: list[tuple[int, Any]] = []
 
@@ -67,7 +67,7 @@ def test_copies_in_the_training_data_weigh_the_retained_rows(
         calls.append((len(images), None if weights is None else weights.tolist()))
         return draw_batch(base, images, rng, size, weights)
 
-    monkeypatch.setattr(erasediff, "draw_batch", draw)
+    monkeypatch.setattr(sides, "draw_batch", draw)
     EraseDiff(steps=1, batch_size=2).erase(shop.denoiser(), shop.request(), shop.context(tmp_path))
     assert calls == [(9, list(range(1, 10))), (3, None)]
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vestige.erase.data import fisher
-from vestige.erase.data.balance import gradients
 from vestige.erase.data.fisher import ImageLoss, fisher_diagonal, squares_by_loop, squares_by_vmap
 from vestige.erase.data.saliency import stratified
-from vestige.erase.driver import noise_loss
+from vestige.erase.driver import derivatives, noise_loss
 from vestige.errors import NothingChanged, Unsupported
 from vestige.models.adapters.diffusers import load_folder
 from vestige.models.adapters.function import FunctionDenoiser
@@ -33,7 +32,7 @@ def written_out(base: Denoiser, images: Any, times: int, seed: int = 0) -> list[
             if base.prediction is Prediction.CLEAN:
                 alpha, sigma = base.levels(batch.t[k : k + 1])
                 error = error * sigma / alpha
-            for sum_, gradient in zip(alone, gradients(error.square().mean(), parameters), strict=True):
+            for sum_, gradient in zip(alone, derivatives(error.square().mean(), parameters), strict=True):
                 sum_ += gradient / times
         for sum_, single in zip(total, alone, strict=True):
             sum_ += single.square() / len(images)
@@ -129,4 +128,4 @@ def test_the_loss_of_an_image_is_the_mean_over_its_times(shop: Any) -> None:
     base = shop.denoiser()
     batch = stratified(base, shop.images(), np.array([3]), 5, 0)
     loss = ImageLoss(base, base.module)(batch.x_t, batch.noise, batch.t, batch.condition)
-    torch.testing.assert_close(loss, noise_loss(base, batch, batch.noise))
+    torch.testing.assert_close(loss, noise_loss(base, batch))

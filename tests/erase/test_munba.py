@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vestige.erase.data import munba
-from vestige.erase.data.balance import gradients
-from vestige.erase.data.erasediff import Target
+from vestige.erase.data import sides
 from vestige.erase.data.munba import MUNBa
+from vestige.erase.data.teacher import Target
+from vestige.erase.driver import Driver
 from vestige.errors import Unsupported
 
 SHORT = MUNBa(steps=4, batch_size=5)
@@ -24,15 +24,16 @@ def test_every_step_lowers_both_losses_at_one_length(
     pairs: list[Tensor] = []
     taken: list[Tensor] = []
 
-    def watched(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-        found = gradients(loss, parameters)
+    def watched(driver: Driver, batch: Any, loss: Any) -> list[Tensor]:
+        found = gradient(driver, batch, loss)
         pairs.append(torch.cat([g.flatten() for g in found]).clone())
         return found
 
     def clip(parameters: list[nn.Parameter], norm: float) -> None:
         taken.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
 
-    monkeypatch.setattr(munba, "gradients", watched)
+    gradient = Driver.gradient
+    monkeypatch.setattr(Driver, "gradient", watched)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
     SHORT.erase(shop.denoiser(), shop.request(), shop.context(tmp_path))
     assert len(taken) == SHORT.steps
@@ -78,8 +79,8 @@ def test_mismatched_targets_come_from_the_frozen_base_under_every_other_class(
         asked.append((x_t, condition))
         return answer
 
-    original = munba.draw_batch
-    monkeypatch.setattr(munba, "draw_batch", draw)
+    original = sides.draw_batch
+    monkeypatch.setattr(sides, "draw_batch", draw)
     monkeypatch.setattr(base, "noise", noise)
     MUNBa(steps=6, batch_size=16).erase(base, shop.request(), shop.context(tmp_path))
     pairs = set()

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vestige.data.images import ImageSet
-from vestige.erase.data import random_label
-from vestige.erase.data.balance import gradients
-from vestige.erase.data.erasediff import Target
-from vestige.erase.data.random_label import RandomLabel, Teacher, other_labels
-from vestige.erase.driver import draw_batch, noise_loss
+from vestige.erase.data import sides
+from vestige.erase.data.random_label import RandomLabel
+from vestige.erase.data.teacher import Target, Teacher, other_labels
+from vestige.erase.driver import derivatives, draw_batch, noise_loss
 from vestige.errors import InvalidInput, NothingChanged, Unsupported
 
 SHORT = RandomLabel(steps=3, batch_size=5)
@@ -65,8 +64,8 @@ def test_the_teacher_is_the_frozen_base_under_another_class(shop: Any, monkeypat
     monkeypatch.setattr(base, "noise", noise)
     rng = np.random.default_rng(0)
     batch = draw_batch(base, request.forget, rng, 64)
-    wanted = Teacher.of(Target.MISMATCHED, base, request).wanted(batch, rng)
-    assert not wanted.requires_grad
+    teacher = Teacher.of(Target.MISMATCHED, base, request)
+    wanted = teacher.wanted(teacher.prepared(batch, rng))
     assert torch.equal(wanted, asked[0][1])
     pairs = set(zip(batch.condition.tolist(), asked[0][0].tolist(), strict=True))
     assert pairs == {(own, other) for own in range(3) for other in range(3) if own != other}
@@ -79,12 +78,12 @@ def test_without_labels_the_target_is_uniform_noise(shop: Any, classes: int, lab
     assert teacher.classes is None
     rng = np.random.default_rng(0)
     batch = draw_batch(base, request.forget, rng, 500)
-    wanted = teacher.wanted(batch, rng)
+    wanted = teacher.wanted(teacher.prepared(batch, rng))
     assert wanted.shape == batch.x_t.shape
     assert 0 <= float(wanted.min()) < 0.01
     assert 0.99 < float(wanted.max()) < 1
     assert float(wanted.mean()) == pytest.approx(0.5, abs=0.01)
-    with pytest.raises(Unsupported, match="--target noise"):
+    with pytest.raises(Unsupported, match="--set target=noise"):
         Teacher.of(Target.MISMATCHED, base, request)
 
 
@@ -111,10 +110,11 @@ def test_a_step_descends_the_sum_of_both_losses(shop: Any, tmp_path: Path, monke
     rng = generator(0, Stream.ERASE, 0)
     kept = draw_batch(base, request.retain, rng, 5, request.retain_copies)
     gone = draw_batch(base, request.forget, rng, 5)
-    wanted = Teacher.of(Target.AUTO, base, request).wanted(gone, rng)
+    teacher = Teacher.of(Target.AUTO, base, request)
+    wanted = teacher.wanted(teacher.prepared(gone, rng)).detach()
     parameters = list(base.module.parameters())
-    forget = gradients(noise_loss(base, gone, wanted), parameters)
-    retain = gradients(noise_loss(base, kept, kept.noise), parameters)
+    forget = derivatives(noise_loss(base, dataclasses.replace(gone, target=wanted)), parameters)
+    retain = derivatives(noise_loss(base, kept), parameters)
     torch.testing.assert_close(taken[0], [f + 0.7 * r for f, r in zip(forget, retain, strict=True)])
 
 
@@ -138,7 +138,7 @@ def test_copies_weigh_both_sides(shop: Any, tmp_path: Path, monkeypatch: pytest.
         calls.append(None if weights is None else weights.tolist())
         return draw_batch(base, images, rng, size, weights)
 
-    monkeypatch.setattr(random_label, "draw_batch", draw)
+    monkeypatch.setattr(sides, "draw_batch", draw)
     request = dataclasses.replace(shop.request(), forget_copies=np.array([1, 4, 9]))
     dataclasses.replace(SHORT, steps=1).erase(shop.denoiser(), request, shop.context(tmp_path))
     assert calls == [list(range(1, 10)), [1, 2, 3]]

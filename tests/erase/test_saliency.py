@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vestige.erase.data import saliency
-from vestige.erase.data.balance import gradients
 from vestige.erase.data.saliency import accumulated, largest, saliency_mask, spread, stratified
-from vestige.erase.driver import noise_loss
+from vestige.erase.driver import derivatives, noise_loss
 from vestige.errors import BadWeights, InvalidInput, NothingChanged
 from vestige.models.denoiser import Prediction
 
@@ -103,7 +102,7 @@ def test_the_mask_holds_the_largest_gradients_of_the_mean_loss(
     assert (mask.count, mask.total) == (round(share * total), total)
     batch = stratified(base, images, np.arange(5), 7, 0)  # 33 samples of 5 images are 7 each
     assert spent == 3 * 5 * 7
-    exact = gradients(noise_loss(base, batch, batch.noise), parameters)
+    exact = derivatives(noise_loss(base, batch), parameters)
     kept = torch.cat([m.flatten() for m in mask.unpacked(CPU)])
     size = torch.cat([g.flatten() for g in exact]).abs()
     assert float(size[kept].min()) >= (float(size[~kept].max()) if share < 1 else 0) - 1e-6 * float(size.max())

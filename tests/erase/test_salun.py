@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from vestige.erase.data.erasediff import Target
+from vestige.erase.applied import applied
 from vestige.erase.data.random_label import RandomLabel
 from vestige.erase.data.saliency import saliency_mask
 from vestige.erase.data.salun import SalUn
+from vestige.erase.data.teacher import Target
 from vestige.errors import InvalidInput, NothingChanged, Unsupported
 from vestige.models.denoiser import Prediction
 
@@ -25,11 +26,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def trained(method: SalUn, base: Any, shop: Any, folder: Path) -> nn.Module:
-    import copy
-
-    module = copy.deepcopy(base.module)
-    method.train(base, module, shop.request(), shop.context(folder))
-    return module
+    return applied(base, [(method.erase(base, shop.request(), shop.context(folder)), 1.0)]).module
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])

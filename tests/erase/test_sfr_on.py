@@ -23,9 +23,8 @@ def test_adaptive_weights_follow_the_formula() -> None:
     losses = np.random.default_rng(0).random(9) + 0.01
     for power in (0.0, 0.5, 1.0, 2.0):
         weights = adaptive(torch.from_numpy(losses), power).numpy()
-        np.testing.assert_allclose(weights, losses**-power / np.mean(losses**-power), rtol=1e-12)
-        assert weights.mean() == pytest.approx(1)
-    assert adaptive(torch.zeros(4), 0.5).tolist() == [1, 1, 1, 1]
+        np.testing.assert_allclose(weights, losses**-power, rtol=1e-12)
+    assert len(set(adaptive(torch.zeros(4), 0.5).tolist())) == 1
 
 
 def test_the_mask_compares_fisher_informations() -> None:
@@ -108,7 +107,7 @@ def test_the_fisher_information_is_the_mean_square_of_batch_gradients(
         squares = []
         for index in range(3):
             batch = draw_batch(base, images, generator(0, Stream.ERASE, index, draw), 5, copies)
-            loss = noise_loss(base, batch, batch.noise)
+            loss = noise_loss(base, batch)
             squares.append([g.square() for g in torch.autograd.grad(loss, list(base.module.parameters()))])
         for total, *parts in zip(found, *squares, strict=True):
             torch.testing.assert_close(total, torch.stack(parts).mean(0), rtol=1e-4, atol=1e-12)

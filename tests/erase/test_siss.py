@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from vestige.erase.data.balance import gradients, gram
+from vestige.erase.data.balance import gram
 from vestige.erase.data.siss import SISS, Pairs, draw_pairs, importance, paired_losses
+from vestige.erase.driver import derivatives
 from vestige.errors import InvalidInput
 from vestige.models.denoiser import Denoiser
 from vestige.randomness import Stream, generator
@@ -68,10 +69,10 @@ def test_one_pass_estimates_both_losses_without_bias(shop: Any, classes: int, mi
     found, direct = [], []
     with torch.no_grad():
         for _ in range(120):
-            pairs = draw_pairs(base, request, rng, 64)
+            pairs = draw_pairs(base, request, rng, 64, mix)
             # Late times, where the densities overlap and the weights are of both kinds.
             pairs = dataclasses.replace(pairs, t=0.9 + 0.1 * pairs.t)
-            found.append([float(loss) for loss in paired_losses(base, pairs, mix, rng)])
+            found.append(paired_losses(base, pairs, mix).mean(1).tolist())
             direct.append([plain(base, pairs, *side) for side in sides(pairs)])
     difference = np.array(found) - np.array(direct)
     error = difference.std(0, ddof=1) / len(difference) ** 0.5
@@ -84,7 +85,7 @@ def test_pairs_share_time_and_noise_and_follow_the_copies(shop: Any) -> None:
     request = dataclasses.replace(
         shop.request(), retain_copies=np.array([1, 3, *[0] * 7]), forget_copies=np.array([0, 1, 9])
     )
-    pairs = draw_pairs(base, request, np.random.default_rng(0), 400)
+    pairs = draw_pairs(base, request, np.random.default_rng(0), 400, 0.5)
     assert pairs.retain.shape == pairs.forget.shape == pairs.noise.shape == (400, 1, 6, 6)
     for images, side, labels, expected in (
         (request.retain, pairs.retain, pairs.retain_labels, {0: 100, 1: 300}),
@@ -112,8 +113,8 @@ def test_a_step_is_the_retain_gradient_less_a_share(shop: Any, tmp_path: Path, m
     assert cost["forwards_per_step"] == 5
 
     rng, parameters = generator(0, Stream.ERASE, 0), list(base.module.parameters())
-    retain, forget = paired_losses(base, draw_pairs(base, request, rng, 5), method.mix, rng)
-    g_r, g_f = gradients(retain, parameters, keep_graph=True), gradients(forget, parameters)
+    retain, forget = paired_losses(base, draw_pairs(base, request, rng, 5, method.mix), method.mix).mean(1)
+    g_r, g_f = derivatives(retain, parameters, keep_graph=True), derivatives(forget, parameters)
     products = gram(g_r, g_f)
     factor = 0.25 * (products.retain / products.forget) ** 0.5
     wanted = torch.cat([(a - factor * b).flatten() for a, b in zip(g_r, g_f, strict=True)])

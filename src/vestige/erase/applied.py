@@ -3,6 +3,9 @@
 An applied folder is a diffusers folder whose ``vestige/`` sub-folder keeps the base's own
 weights where an increment changed them, and the increments in order. Removing one starts
 from those weights again; nothing is subtracted, so without increments the base's bits are back.
+
+An increment that was trained on top of others belongs after them. That is asked once, when it is put
+on (:func:`check_after`): an earlier one may be withdrawn later, and the later ones stay, since changes add.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from torch import Tensor
 
 from vestige.digest import short
 from vestige.erase.increment import Increment, add
-from vestige.errors import AlreadyExists, CorruptFile, DigestMismatch, NotFound, StorageFailed
+from vestige.erase.manifest import in_order, provides
+from vestige.errors import AlreadyExists, CorruptFile, DigestMismatch, InvalidInput, NotFound, StorageFailed
 from vestige.models.adapters.diffusers import DiffusersDenoiser, load_folder
 from vestige.models.denoiser import Denoiser
 from vestige.store import write_bytes, write_text
@@ -54,6 +58,8 @@ class Applied(BaseModel):
 def applied(base: Denoiser, increments: Sequence[tuple[Increment, float]]) -> Denoiser:
     """A copy of the base with scaled increments added in order; the base is not touched.
 
+    Whether they come after what they were trained on top of is asked by :func:`check_after`, not here.
+
     Raises
     ------
     DigestMismatch : an increment belongs to another base.
@@ -64,6 +70,47 @@ def applied(base: Denoiser, increments: Sequence[tuple[Increment, float]]) -> De
     module = copy.deepcopy(base.module)
     add(module, increments)
     return base.with_module(module)
+
+
+def check_after(increments: Sequence[tuple[Increment, float]], *, onto: Sequence[tuple[Increment, float]] = ()) -> None:
+    """Refuse increments that would not come after those they were trained on top of.
+
+    These must stand before, in their order and at scale 1, by themselves or as parts of a composition; others may
+    stand between them.
+
+    Parameters
+    ----------
+    increments : to be applied, with their scales, in order.
+    onto : what the model carries already, which is not asked again.
+
+    Raises
+    ------
+    InvalidInput : one is missing, comes too late, or has another scale.
+    """
+    held = [digest for increment, scale in onto for digest in provides(increment.manifest, scale)]
+    for increment, scale in increments:
+        needs = increment.manifest.after
+        if not in_order(needs, held):
+            first = next(place for place in range(len(needs)) if not in_order(needs[: place + 1], held))
+            raise InvalidInput(
+                f"The increment '{increment.manifest.name}' was trained on top of "
+                f"{_fault(needs[first], held, [*onto, *increments])}.",
+                expected=f"before it, in this order and at scale 1: {', '.join(map(short, needs))}.",
+                remedy="apply the increments in the order in which they were made, without a gap; "
+                "or repeat the erasure on the model as it is.",
+            )
+        held += provides(increment.manifest, scale)
+
+
+def _fault(digest: str, held: Sequence[str], known: Sequence[tuple[Increment, float]]) -> str:
+    """A needed increment, by name where that is known, and what is wrong with its place."""
+    for increment, scale in known:
+        if digest == increment.digest:
+            who = f"'{increment.manifest.name}' ({short(digest)})"
+            if digest in held:
+                return f"{who}, which comes in another order"
+            return f"{who}, which comes after it" if scale == 1 else f"{who}, which has scale {scale:g}"
+    return f"{short(digest)}, which " + ("comes in another order" if digest in held else "is missing")
 
 
 def read_applied(folder: Path) -> Applied | None:
@@ -187,7 +234,7 @@ def _write_note(note: Path, base: DiffusersDenoiser, increments: Sequence[tuple[
 
 
 def without(increments: Sequence[tuple[Increment, float]], name: str) -> list[tuple[Increment, float]]:
-    """The increments but the one of that name or digest.
+    """The increments but the one of that name or digest. Later ones stay, also those trained on top of it.
 
     Raises
     ------

@@ -5,106 +5,98 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-from torch import nn
-
-from vestige.data.images import ImageSet, check_fits
-from vestige.digest import digest_json
-from vestige.erase.increment import Increment
-from vestige.errors import EmptySet, InvalidInput
+from vestige.erase.driver import Driver
+from vestige.erase.increment import Increment, add
+from vestige.erase.loop import Loop, Stop
+from vestige.erase.low_rank import attach, merge
+from vestige.erase.request import Request
+from vestige.erase.residue import Reached
 from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What to forget and what to keep.
+@dataclass(frozen=True)
+class Eraser(ABC):
+    """One way to make a model forget. Fields are its settings; a subclass is final.
 
     Parameters
     ----------
-    forget, retain : distinct images; no image stands in both.
-    retain_copies : how often each retained image stands in the training data; the retain
-        loss weighs rows by it, as training did.
-    forget_copies : the same for the forgotten ones, which weigh alike if it is not given.
+    steps, batch_size, learning_rate : of Adam; the batch is that of either side.
     """
-
-    forget: ImageSet
-    retain: ImageSet
-    retain_copies: npt.NDArray[np.int64]
-    forget_copies: npt.NDArray[np.int64] | None = None
-
-    def check(self, denoiser: Denoiser) -> None:
-        """Raise EmptySet, ShapeMismatch or InvalidInput if the request makes no sense for the model."""
-        if len(self.forget) == 0:
-            raise EmptySet(
-                "The set of rows to forget is empty.",
-                expected="at least one row.",
-                remedy="pass --forget with an audit that extracted something, row ids, or class:LABEL.",
-            )
-        if len(self.retain) == 0:
-            raise EmptySet(
-                "Nothing is left to retain.",
-                expected="training images besides the forgotten ones.",
-                remedy="pass the whole training set as --retain.",
-            )
-        for images in (self.forget, self.retain):
-            check_fits(images, denoiser.shape, "the model")
-        both = set(self.forget.ids) & set(self.retain.ids)
-        if both:
-            raise InvalidInput(
-                f"{len(both)} rows are to be forgotten and retained, {min(both)} among them.",
-                expected="disjoint sets.",
-                remedy="take the forgotten rows out of the retained ones.",
-            )
-
-    @property
-    def digest(self) -> str:
-        """Digest of both sets and their counts."""
-        copies = [self.retain_copies.tolist(), None if self.forget_copies is None else self.forget_copies.tolist()]
-        return digest_json({"forget": self.forget.digest, "retain": self.retain.digest, "copies": copies})
-
-
-@dataclass(frozen=True)
-class Eraser(ABC):
-    """One way to make a model forget. Fields are its settings; a subclass is final."""
 
     claim: ClassVar[str]
     source: ClassVar[str]
 
+    steps: int = 200
+    batch_size: int = 24
+    learning_rate: float = 2.2e-4
+
     @abstractmethod
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
-        """Change ``module``, a copy of the base's network, in place; returns what it cost.
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
+        """Change ``driver.module``, a copy of the base's network, in place; returns what it cost.
 
         The cost holds at least ``steps`` and ``forwards_per_step`` (forward-equivalents of
         the whole batch; a backward pass counts two).
         """
 
-    def erase(self, base: Denoiser, request: Request, context: Context, *, name: str = "erasure") -> Increment:
+    def erase(
+        self,
+        base: Denoiser,
+        request: Request,
+        context: Context,
+        *,
+        name: str = "erasure",
+        loop: Loop | None = None,
+        after: Sequence[Increment] = (),
+    ) -> Increment:
         """Make the increment; the base is not touched.
+
+        Parameters
+        ----------
+        loop : how the loop is carried out.
+        after : increments of earlier erasures that the model carries; this one is trained on top of them.
 
         Raises
         ------
-        EmptySet, ShapeMismatch, InvalidInput : see :meth:`Request.check`.
+        EmptySet, ShapeMismatch, InvalidInput : see :meth:`Request.check` and :class:`Driver`.
         Unsupported : the model has no weights to change.
         NothingChanged : no weight moved.
         """
         request.check(base)
-        module = copy.deepcopy(base.module)
-        cost = self.train(base, module, request, context)
+        loop, start = loop or Loop(), copy.deepcopy(base.module)
+        add(start, [(increment, 1.0) for increment in after])
+        module = copy.deepcopy(start)
+        if loop.rank:
+            attach(module, loop.rank, context.seed)
+        below = base.with_module(start) if after else base
+        key = {"eraser": type(self).__name__, "base": below.digest, "request": request.digest, "seed": context.seed}
+        key |= {**self.settings(), "loop": loop.settings()}
+        driver = Driver(below, module, context, key, self.steps, self.batch_size, self.learning_rate, loop=loop)
+        measured = driver.evaluations
+        if loop.stop is Stop.RESIDUE:
+            driver.finished = Reached.by(below, request, context.seed)
+        measured = driver.evaluations - measured
+        cost = self.train(driver, request)
+        if measured:
+            cost["stop_forward_equivalents"] = float(measured)
+            cost["forward_equivalents"] += measured
+        if loop.rank:
+            merge(module)
         return Increment.between(
-            base.module,
+            start,
             module,
             name=name,
             base_digest=base.digest,
             method=type(self).__name__,
-            settings={**self.settings(), "seed": context.seed},
+            settings={**self.settings(), **loop.settings(), "seed": context.seed},
             forgotten=request.forget.ids,
             cost=cost,
+            after=[increment.digest for increment in after],
         )
 
     def settings(self) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from vestige.digest import digest_json, digest_tensors, short
+from vestige.digest import digest_tensors, short
+from vestige.erase import encoding
+from vestige.erase.manifest import Manifest, after_of
 from vestige.errors import (
     AlreadyExists,
     BadWeights,
@@ -31,26 +30,6 @@ from vestige.errors import (
 from vestige.store import write_bytes, write_text
 
 MANIFEST, WEIGHTS = "increment.json", "increment.safetensors"
-
-
-class Manifest(BaseModel):
-    """What an increment is, without its weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = 1
-    name: str
-    base: str
-    """Digest of the model that the increment belongs to."""
-    method: str
-    settings: dict[str, Any]
-    forgotten: list[str] = []
-    """Row ids that it makes the model forget."""
-    parts: list[str] = []
-    """Digests of the increments it was composed from, in order."""
-    delta: str
-    """Digest of the weights' change."""
-    cost: dict[str, float] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +50,11 @@ class Increment:
         settings: Mapping[str, Any],
         forgotten: Sequence[str] = (),
         cost: Mapping[str, float] | None = None,
+        after: Sequence[str] = (),
     ) -> Increment:
         """The difference of two networks of one architecture, weights that did not move left out.
+
+        ``base_digest`` is that of the model without any increment, ``after`` names those it already carries.
 
         Raises
         ------
@@ -100,11 +82,13 @@ class Increment:
                 )
         return Increment(
             Manifest(
+                format=encoding.format_of(delta),
                 name=name,
                 base=base_digest,
                 method=method,
                 settings=dict(settings),
                 forgotten=list(forgotten),
+                after=list(after),
                 delta=digest_tensors(delta),
                 cost=dict(cost or {}),
             ),
@@ -113,15 +97,15 @@ class Increment:
 
     @property
     def digest(self) -> str:
-        """Digest of the whole manifest, which names base and delta."""
-        return digest_json(self.manifest.model_dump())
+        """Digest of the manifest, which names base and delta. How the weights are written does not enter it."""
+        return self.manifest.digest
 
     def norm(self) -> float:
         """Euclidean norm of the change."""
         return float(sum(d.double().square().sum() for d in self.delta.values())) ** 0.5
 
     def save(self, folder: Path, *, overwrite: bool = False) -> None:
-        """Write the increment as a folder of safetensors and a manifest.
+        """Write the increment as a folder of safetensors and a manifest, each weight the shorter way.
 
         Raises
         ------
@@ -133,8 +117,10 @@ class Increment:
                 expected="a new folder.",
                 remedy="choose another --out, or pass --overwrite.",
             )
-        write_bytes(folder / WEIGHTS, save({k: v.contiguous() for k, v in self.delta.items()}))
-        write_text(folder / MANIFEST, self.manifest.model_dump_json(indent=2) + "\n")
+        content, version = encoding.write(self.delta)
+        write_bytes(folder / WEIGHTS, content)
+        manifest = self.manifest.model_copy(update={"format": version})
+        write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
     @staticmethod
     def load(folder: Path) -> Increment:
@@ -144,6 +130,7 @@ class Increment:
         ------
         NotFound : no increment there.
         CorruptFile : the manifest or the weights are damaged, or do not belong together.
+        Unsupported : a newer vestige wrote it in a format that this one does not know.
         """
         if not (folder / MANIFEST).is_file():
             raise NotFound(
@@ -152,9 +139,10 @@ class Increment:
                 remedy="check the path; `vestige increments list FOLDER` shows what a folder holds.",
             )
         try:
-            manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-            delta = load((folder / WEIGHTS).read_bytes())
-        except (ValidationError, OSError, SafetensorError) as error:
+            text = (folder / MANIFEST).read_bytes()
+            manifest = Manifest.read(text, folder)
+            delta = encoding.read((folder / WEIGHTS).read_bytes(), manifest.format)
+        except (ValueError, OSError) as error:
             raise CorruptFile(
                 f"The increment in {folder} cannot be read ({str(error).splitlines()[0]}).",
                 expected="the files that `vestige erase` wrote.",
@@ -209,9 +197,11 @@ def add(module: nn.Module, increments: Sequence[tuple[Increment, float]]) -> Non
 def compose(increments: Sequence[Increment], name: str, scales: Sequence[float] | None = None) -> Increment:
     """One increment that does what several do together: the sum of their scaled deltas, in order.
 
+    What its parts were trained on top of and do not bring themselves, it is trained on top of.
+
     Raises
     ------
-    InvalidInput : none given.
+    InvalidInput : none given, or a part stands before another that it was trained on top of, or beside a scaled one.
     DigestMismatch : they belong to different bases.
     """
     if not increments:
@@ -225,11 +215,13 @@ def compose(increments: Sequence[Increment], name: str, scales: Sequence[float] 
     manifests = [i.manifest for i in increments]
     return Increment(
         Manifest(
+            format=encoding.format_of(delta),
             name=name,
             base=manifests[0].base,
             method="compose",
             settings={"parts": [m.name for m in manifests], "scales": weights},
             forgotten=sorted({row for m in manifests for row in m.forgotten}),
+            after=after_of(list(zip(manifests, weights, strict=True))),
             parts=[i.digest for i in increments],
             delta=digest_tensors(delta),
         ),

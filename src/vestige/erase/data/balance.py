@@ -11,14 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-
-from vestige.erase.driver import Batch
-from vestige.erase.eraser import Request
-from vestige.models.denoiser import Denoiser, Prediction
 
 OPPOSED = 1e-6
 """Least ``1 + cos`` of two gradients that leaves a direction in which both losses fall, in float32."""
@@ -85,14 +79,6 @@ def subtracted(gram: Gram, share: float) -> Weights:
     return Weights(1.0, -share * math.sqrt(gram.retain / gram.forget) if gram.forget > 0 else 0.0)
 
 
-def gradients(loss: Tensor, parameters: Sequence[nn.Parameter], *, keep_graph: bool = False) -> list[Tensor]:
-    """Gradient of a loss by each parameter; zeros where it does not depend on one.
-
-    ``keep_graph`` leaves the graph for a second loss of the same forward pass.
-    """
-    return list(torch.autograd.grad(loss, list(parameters), retain_graph=keep_graph, materialize_grads=True))
-
-
 def gram(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Gram:
     """The Gram matrix of two gradients, summed over parameters in double precision."""
 
@@ -111,26 +97,3 @@ def descend(
     """Leave ``w_r g_r + w_f g_f`` in the parameters' ``.grad``; the retain gradient's memory is reused."""
     for parameter, kept, gone in zip(parameters, retain, forget, strict=True):
         parameter.grad = kept.mul_(weights.retain).add_(gone, alpha=weights.forget)
-
-
-def pull(request: Request) -> npt.NDArray[np.float64] | None:
-    """How often each forgotten row is drawn: in proportion to the square root of its copies, or all alike.
-
-    What stood more often in the data sits deeper; in full proportion the rare ones would hardly be drawn.
-    """
-    return None if request.forget_copies is None else np.sqrt(request.forget_copies.astype(np.float64))
-
-
-def error_scale(student: Denoiser, t: Tensor) -> Tensor:
-    """What turns the squared error of the noise into the loss that a network is compared by, [n, 1, 1, 1].
-
-    1, or ``(sigma / alpha)^2`` for a network that predicts the clean image, as in ``driver.noise_loss``.
-    """
-    alpha, sigma = student.levels(t)
-    return (sigma / alpha).square() if student.prediction is Prediction.CLEAN else torch.ones_like(alpha)
-
-
-def row_losses(student: Denoiser, batch: Batch) -> Tensor:
-    """Loss of each noisy image, a pixel [n]; its mean is ``driver.noise_loss`` with the true noise."""
-    error = student.noise(batch.x_t, batch.t, batch.condition) - batch.noise
-    return (error.square() * error_scale(student, batch.t)).flatten(1).mean(1)

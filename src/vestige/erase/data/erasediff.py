@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vestige.erase.data.balance import gradients, pull
-from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.data.balance import Gram, Weights, descend, gram, nearest
+from vestige.erase.data.sides import Sides
+from vestige.erase.data.teacher import Target, Teacher
+from vestige.erase.driver import Driver, row_losses
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput, Unsupported
-from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
 
 
@@ -31,17 +34,15 @@ class Balance(Enum):
     FIXED = "fixed"
 
 
-class Target(Enum):
-    """What the network should predict on forgotten images.
+class Start(Enum):
+    """Where the label embedding of a class that is to be forgotten altogether starts.
 
-    ``mismatched`` is the frozen model's answer under another class, one drawn per sample;
-    ``noise`` is uniform noise in [0, 1]; ``auto`` is mismatched for class-conditional
-    models and noise for others.
+    ``base`` is the base's own; ``others`` the mean of the retained classes' embeddings, from which the steps
+    go on. No other class reads it, so the jump costs the retained ones nothing.
     """
 
-    AUTO = "auto"
-    MISMATCHED = "mismatched"
-    NOISE = "noise"
+    BASE = "base"
+    OTHERS = "others"
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class EraseDiff(Eraser):
     - fixed: ``lambda`` (public code, its default 0.1).
 
     Forgotten images are drawn in proportion to the square root of their copies. Targets
-    ``eps_f`` come from the frozen base without gradients, labels are mismatched per sample.
+    ``eps_f`` come from the frozen base without gradients, labels are mismatched per sample among retained classes.
     The two gradients come from two disjoint backward passes, so a step costs
-    seven forward-equivalents: 3 to retain, 3 to forget, 1 for the target.
+    seven forward-equivalents: 3 to retain, 3 to forget, 1 for the target, which a bank of targets saves.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ class EraseDiff(Eraser):
     eta : how fast the forget loss must fall, relative to its own gradient.
     fixed_lambda : used by ``balance=fixed``.
     target : what forgotten images are to be predicted as.
+    start : where the label embedding of a class to be forgotten altogether starts; not in the paper.
 
     Source: arXiv 2401.05779, section 3 and its algorithm 1.
     """
@@ -75,13 +77,11 @@ class EraseDiff(Eraser):
     claim: ClassVar[str] = "erases images by gradient steps that lower the retain loss while the forget loss falls"
     source: ClassVar[str] = "Wu et al. 2024, arXiv 2401.05779"
 
-    steps: int = 200
-    batch_size: int = 24
-    learning_rate: float = 2.2e-4
     balance: Balance = Balance.QUADRATIC
     eta: float = 0.4
     fixed_lambda: float = 0.1
     target: Target = Target.AUTO
+    start: Start = Start.BASE
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.eta) and math.isfinite(self.fixed_lambda)):
@@ -91,59 +91,44 @@ class EraseDiff(Eraser):
                 remedy="change the option.",
             )
 
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Run the loop; see the class."""
-        target = self._target(base, request)
-        key = {"base": base.digest, "request": request.digest, "seed": context.seed, **self.settings()}
-        driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
+        teacher, sides = Teacher.of(self.target, driver.base, request), Sides(driver, request)
+        if self.start is Start.OTHERS:
+            start_as_others(driver.module, driver.base, request)
 
-        weights = pull(request)
-
-        def step(index: int, rng: np.random.Generator) -> int:
-            kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-            gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
-            labels = gone.condition if target is Target.MISMATCHED else None
-            wanted = self._wanted(base, gone, labels, rng)
-            g_r = gradients(noise_loss(driver.student, kept, kept.noise), driver.parameters)
-            g_f = gradients(noise_loss(driver.student, gone, wanted), driver.parameters)
-            strength = self.strength(dot(g_f, g_f), dot(g_f, g_r), dot(g_r, g_r))
-            for parameter, retain, forget in zip(driver.parameters, g_r, g_f, strict=True):
-                parameter.grad = retain.add_(forget, alpha=strength)
-            return len(kept.x_t) + len(gone.x_t)
+        def step(index: int, rng: np.random.Generator) -> None:
+            kept, gone = sides.kept(rng), sides.taught(index, rng, teacher)
+            g_r = driver.gradient(kept, partial(row_losses, driver.student))
+            g_f = driver.gradient(gone, partial(row_losses, driver.student))
+            descend(driver.parameters, g_r, g_f, self.weights(gram(g_r, g_f)))
 
         return driver.run(step, f"EraseDiff, {len(request.forget)} images")
 
-    def strength(self, forget_forget: float, forget_retain: float, retain_retain: float) -> float:
-        """Lambda from the Gram matrix of the two gradients: <g_f,g_f>, <g_f,g_r>, <g_r,g_r>."""
+    def weights(self, gram: Gram) -> Weights:
+        """1 and lambda, from the Gram matrix of the two gradients."""
         if self.balance is Balance.FIXED:
-            return self.fixed_lambda
-        if forget_forget == 0:
-            return 0.0
+            return Weights(1.0, self.fixed_lambda)
         if self.balance is Balance.QUADRATIC:
-            return max(0.0, self.eta - forget_retain / forget_forget)
-        norms = (forget_forget * retain_retain) ** 0.5
-        return max(0.0, self.eta - (forget_retain / norms if norms else 0.0))
-
-    def _target(self, base: Denoiser, request: Request) -> Target:
-        labelled = base.classes >= 2 and request.forget.labels is not None
-        if self.target is Target.AUTO:
-            return Target.MISMATCHED if labelled else Target.NOISE
-        if self.target is Target.MISMATCHED and not labelled:
-            raise Unsupported(
-                "Mismatched labels need a class-conditional model and labelled rows to forget.",
-                expected="at least two classes.",
-                remedy="use --target noise.",
-            )
-        return self.target
-
-    def _wanted(self, base: Denoiser, batch: Batch, labels: Tensor | None, rng: np.random.Generator) -> Tensor:
-        if labels is None:
-            return torch.from_numpy(rng.random(tuple(batch.x_t.shape), np.float32)).to(batch.x_t.device)
-        shift = torch.from_numpy(rng.integers(1, base.classes, size=len(batch.x_t))).to(batch.x_t.device)
-        with torch.no_grad():
-            return base.noise(batch.x_t, batch.t, (labels + shift) % base.classes)
+            return nearest(gram, self.eta)
+        return Weights(1.0, max(0.0, self.eta - gram.cosine) if gram.forget > 0 else 0.0)
 
 
-def dot(a: list[Tensor], b: list[Tensor]) -> float:
-    """Inner product over all parameters."""
-    return float(torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).double().sum())
+def start_as_others(module: nn.Module, denoiser: Denoiser, request: Request) -> None:
+    """Give classes that no retained image has the mean label embedding of those that they have, in place.
+
+    Raises
+    ------
+    Unsupported : no class is forgotten altogether, or the network has no table of label embeddings.
+    """
+    tables = [m for m in module.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= denoiser.classes > 0]
+    gone, kept = request.whole_classes, request.retain.labels
+    if not gone or not tables or kept is None:
+        raise Unsupported(
+            "There is no label embedding to start elsewhere.",
+            expected="a network with a table of label embeddings, and a class that is to be forgotten altogether.",
+            remedy="use --set start=base.",
+        )
+    with torch.no_grad():
+        for table in tables:
+            table.weight[gone] = table.weight[sorted(set(kept.tolist()))].mean(0)

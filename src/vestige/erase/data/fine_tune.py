@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from torch import nn
 
-from vestige.erase.driver import Driver, draw_batch, noise_loss
-from vestige.erase.eraser import Eraser, Request
-from vestige.execute import Context
-from vestige.models.denoiser import Denoiser
+from vestige.erase.data.sides import Sides
+from vestige.erase.driver import Driver, row_losses
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,11 @@ class FineTune(Eraser):
     claim: ClassVar[str] = "trains on with the retained images alone; a baseline"
     source: ClassVar[str] = "Golatkar et al. 2020, arXiv 1911.04933"
 
-    steps: int = 200
-    batch_size: int = 24
-    learning_rate: float = 2.2e-4
-
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Run the loop; see the class."""
-        key = {"eraser": "FineTune", "base": base.digest, "request": request.digest, "seed": context.seed}
-        key |= self.settings()
-        driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
+        sides = Sides(driver, request)
 
-        def step(index: int, rng: np.random.Generator) -> int:
-            kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-            noise_loss(driver.student, kept, kept.noise).backward()
-            return len(kept.x_t)
+        def step(index: int, rng: np.random.Generator) -> None:
+            driver.follow(driver.gradient(sides.kept(rng), partial(row_losses, driver.student)))
 
         return driver.run(step, f"FineTune, {len(request.retain)} images")

@@ -14,9 +14,8 @@ from torch.func import functional_call, grad, vmap
 
 from vestige.data.images import ImageSet
 from vestige.digest import digest_json
-from vestige.erase.data.balance import gradients
 from vestige.erase.data.saliency import CHUNK, accumulated, chunks, spread, stratified, trainable
-from vestige.erase.driver import Batch, noise_loss
+from vestige.erase.driver import Batch, derivatives, noise_loss
 from vestige.errors import Unsupported
 from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
@@ -35,7 +34,7 @@ class ImageLoss(nn.Module):
 
     def forward(self, x_t: Tensor, noise: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Loss of [times, c, h, w] noisy versions of one image."""
-        return noise_loss(self._student, Batch(x_t, noise, t, condition), noise)
+        return noise_loss(self._student, Batch(x_t, noise, t, condition))
 
 
 def squares_by_loop(loss: ImageLoss, parameters: Sequence[nn.Parameter], batch: Batch, times: int) -> list[Tensor]:
@@ -44,7 +43,7 @@ def squares_by_loop(loss: ImageLoss, parameters: Sequence[nn.Parameter], batch: 
     for start in range(0, len(batch.x_t), times):
         one = slice(start, start + times)
         condition = None if batch.condition is None else batch.condition[one]
-        alone = gradients(loss(batch.x_t[one], batch.noise[one], batch.t[one], condition), list(parameters))
+        alone = derivatives(loss(batch.x_t[one], batch.noise[one], batch.t[one], condition), list(parameters))
         for total, gradient in zip(sums, alone, strict=True):
             total += gradient.square()
     return sums

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from vestige.erase.data.balance import error_scale, pull, row_losses
-from vestige.erase.driver import Batch, Driver, draw_batch
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.data.sides import Sides
+from vestige.erase.driver import Batch, Driver, error_scale, row_losses
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput
-from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
 
 
@@ -37,7 +37,6 @@ class GradientAscent(Eraser):
     source: ClassVar[str] = "Golatkar et al. 2020, arXiv 1911.04933"
 
     steps: int = 30
-    batch_size: int = 24
     learning_rate: float = 2e-5
     ceiling: float = 1.0
 
@@ -47,27 +46,23 @@ class GradientAscent(Eraser):
                 f"ceiling={self.ceiling}.", expected="a positive, finite error.", remedy="change the option."
             )
 
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Run the loop; see the class."""
-        key = {"eraser": "GradientAscent", "base": base.digest, "request": request.digest, "seed": context.seed}
-        key |= self.settings()
-        driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
-        weights = pull(request)
+        sides = Sides(driver, request)
 
-        def step(index: int, rng: np.random.Generator) -> int:
-            gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
-            (-bounded_loss(driver.student, gone, self.ceiling)).backward()
-            return len(gone.x_t)
+        def step(index: int, rng: np.random.Generator) -> None:
+            gone = sides.gone(rng)
+            driver.follow(driver.gradient(gone, lambda part: -bounded_losses(driver.student, part, self.ceiling)))
 
         return driver.run(step, f"GradientAscent, {len(request.forget)} images")
 
 
-def bounded_loss(student: Denoiser, batch: Batch, ceiling: float) -> Tensor:
-    """Mean squared error of the predicted noise over the batch, images beyond the ceiling counted as constants.
+def bounded_losses(student: Denoiser, batch: Batch, ceiling: float) -> Tensor:
+    """Squared error of the predicted noise of each image, a pixel [n], images beyond the ceiling counted as constants.
 
-    A network that predicts the clean image is compared there, as in :func:`vestige.erase.driver.noise_loss`; its
+    A network that predicts the clean image is compared there, as in :func:`vestige.erase.driver.row_losses`; its
     ceiling is still that of the noise.
     """
     losses = row_losses(student, batch)
     below = losses.detach() < ceiling * error_scale(student, batch.t).flatten()
-    return losses.where(below, losses.detach()).mean()
+    return losses.where(below, losses.detach())

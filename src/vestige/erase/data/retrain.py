@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.erase.driver import Driver
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.driver import Batch, Driver
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput, Unsupported
-from vestige.execute import Context
-from vestige.models.denoiser import Denoiser, Labels, Prediction
+from vestige.models.denoiser import Denoiser, Prediction
 from vestige.randomness import Stream, generator
 
 
@@ -53,31 +53,35 @@ class Retrain(Eraser):
                 f"condition_drop={self.condition_drop}.", expected="a share in [0, 1).", remedy="change the option."
             )
 
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Run the loop; see the class.
 
         Raises
         ------
-        Unsupported : a part of the network with weights of its own does not say how they are initialised.
+        Unsupported : a part of the network with weights of its own does not say how they are initialised, or the
+            changes are to be of low rank.
         """
-        key = {"eraser": "Retrain", "base": base.digest, "request": request.digest, "seed": context.seed}
-        key |= self.settings()
+        base = driver.base
+        if driver.loop.rank:
+            raise Unsupported(
+                "A network trained anew differs from its base by no low-rank change.",
+                expected="all weights free.",
+                remedy="leave out --loop rank.",
+            )
         # The first draw of step 0 is the driver's; the second seeds the weights.
-        reinitialise(module, int(generator(context.seed, Stream.ERASE, 0, 1).integers(1 << 63)))
-        driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
+        reinitialise(driver.module, int(generator(driver.context.seed, Stream.ERASE, 0, 1).integers(1 << 63)))
 
-        def step(index: int, rng: np.random.Generator) -> int:
-            x_t, t, target, labels = self._batch(base, request, rng)
-            error = (driver.student.predict(x_t, t, labels) - target) * _weight(base, t)
-            error.square().mean().backward()
-            return len(x_t)
+        def losses(part: Batch) -> Tensor:
+            error = (driver.student.predict(part.x_t, part.t, part.condition) - part.wanted) * _weight(base, part.t)
+            return error.square().flatten(1).mean(1)
+
+        def step(index: int, rng: np.random.Generator) -> None:
+            driver.follow(driver.gradient(driver.share(self._batch(base, request, rng)), losses))
 
         return driver.run(step, f"Retrain, {len(request.retain)} images")
 
-    def _batch(
-        self, base: Denoiser, request: Request, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Labels | None]:
-        """Noisy retained images, times, what the network should predict there, and conditions."""
+    def _batch(self, base: Denoiser, request: Request, rng: np.random.Generator) -> Batch:
+        """Noisy retained images, what the network should predict there, and conditions."""
         copies = request.retain_copies
         rows = rng.choice(len(request.retain), size=self.batch_size, p=copies / copies.sum())
         t = base.schedule.nearest_grid(torch.from_numpy(1 - rng.random(len(rows))).float().to(base.device))
@@ -90,7 +94,8 @@ class Retrain(Eraser):
                 dropped = torch.from_numpy(rng.random(len(rows)) < self.condition_drop).to(base.device)
                 labels = torch.where(dropped, base.null_condition, labels)
         alpha, sigma = base.levels(t)
-        return alpha * clean + sigma * noise, t, target_of(base.prediction, clean, noise, alpha, sigma), labels
+        target = target_of(base.prediction, clean, noise, alpha, sigma)
+        return Batch(alpha * clean + sigma * noise, noise, t, labels, target=target)
 
 
 def target_of(prediction: Prediction, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from vestige.data.images import ImageSet
 from vestige.digest import digest_json
-from vestige.erase.data.balance import gradients
-from vestige.erase.driver import Batch, noise_loss
+from vestige.erase.driver import Batch, derivatives, noise_loss
 from vestige.errors import BadWeights, InvalidInput, NothingChanged
 from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
@@ -239,8 +238,8 @@ def saliency_mask(
 
     def add(sums: list[Tensor], part: npt.NDArray[np.int64]) -> None:
         batch = stratified(base, images, part, times, context.seed)
-        loss = noise_loss(student, batch, batch.noise) * (len(batch.x_t) / size)
-        for total, gradient in zip(sums, gradients(loss, parameters), strict=True):
+        loss = noise_loss(student, batch) * (len(batch.x_t) / size)
+        for total, gradient in zip(sums, derivatives(loss, parameters), strict=True):
             total += gradient
 
     wide = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
-from vestige.erase.data.erasediff import Target
-from vestige.erase.data.random_label import Relearning, Teacher, check_weight
+from vestige.erase.data.random_label import check_weight, relearn
 from vestige.erase.data.saliency import saliency_mask
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.data.teacher import Target
+from vestige.erase.driver import Driver
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput
-from vestige.execute import Context
-from vestige.models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,6 @@ class SalUn(Eraser):
     claim: ClassVar[str] = "erases images by relearning them as something else with their most salient weights alone"
     source: ClassVar[str] = "Fan et al. 2024, arXiv 2310.12508"
 
-    steps: int = 200
-    batch_size: int = 24
-    learning_rate: float = 2.2e-4
     share: float = 0.5
     mask_samples: int = 512
     retain_weight: float = 3.0
@@ -62,14 +57,12 @@ class SalUn(Eraser):
                 remedy="change the option.",
             )
 
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Find the mask, then run the loop; see the class."""
-        key = {"method": type(self).__name__, "base": base.digest, "request": request.digest, "seed": context.seed}
-        teacher = Teacher.of(self.target, base, request)
-        mask, spent = saliency_mask(base, module, request.forget, self.share, self.mask_samples, context)
-        relearning = Relearning(self.steps, self.batch_size, self.learning_rate, self.retain_weight, teacher)
-        label = f"SalUn, {len(request.forget)} images"
-        cost = relearning.run(base, module, request, context, {**key, **self.settings()}, label, mask)
+        mask, spent = saliency_mask(
+            driver.base, driver.module, request.forget, self.share, self.mask_samples, driver.context
+        )
+        cost = relearn(driver, request, self.target, self.retain_weight, mask)
         return {
             **cost,
             "forward_equivalents": cost["forward_equivalents"] + spent,

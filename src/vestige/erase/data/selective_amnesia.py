@@ -7,20 +7,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.erase.data.balance import gradients, pull
-from vestige.erase.data.erasediff import Target
+from vestige.erase.data.balance import Weights, descend
 from vestige.erase.data.fisher import fisher_diagonal
-from vestige.erase.data.random_label import Teacher, check_weight
-from vestige.erase.driver import Batch, Driver, draw_batch, noise_loss
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.data.random_label import check_weight
+from vestige.erase.data.sides import Sides
+from vestige.erase.data.teacher import Target, Teacher
+from vestige.erase.driver import Batch, Driver, row_losses
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput, Unsupported
-from vestige.execute import Context
 from vestige.models.denoiser import Denoiser
 
 PUBLISHED_TIMES = 1000
@@ -71,9 +73,6 @@ class SelectiveAmnesia(Eraser):
     claim: ClassVar[str] = "erases images by learning a surrogate while a penalty holds the weights that others need"
     source: ClassVar[str] = "Heng and Soh 2023, arXiv 2305.10120"
 
-    steps: int = 200
-    batch_size: int = 24
-    learning_rate: float = 2.2e-4
     ewc_weight: float = 1e-3
     replay_weight: float = 1.0
     fisher_images: int = 256
@@ -90,33 +89,26 @@ class SelectiveAmnesia(Eraser):
                 remedy="change the option.",
             )
 
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Find the Fisher information, then run the loop; see the class."""
-        surrogate = self._surrogate(base, request)
+        base, surrogate, sides = driver.base, self._surrogate(driver.base, request), Sides(driver, request)
         teacher = None
         if surrogate is not Surrogate.UNIFORM:
             teacher = Teacher.of(Target(surrogate.value), base, request)
-        fisher, spent = fisher_diagonal(base, module, request.retain, self.fisher_images, self.fisher_times, context)
+        fisher, spent = fisher_diagonal(
+            base, driver.module, request.retain, self.fisher_images, self.fisher_times, driver.context
+        )
         strength = self.ewc_weight * PUBLISHED_TIMES**2 * math.prod(base.shape)
-        key = {"method": type(self).__name__, "base": base.digest, "request": request.digest, "seed": context.seed}
-        key |= self.settings()
-        driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
-        anchors = [p.detach() for p in base.module.parameters() if p.requires_grad]
-        weights = pull(request)
+        anchors = [p.detach().clone() for p in driver.parameters]
+        replaced = partial(uniform_images, base)
 
-        def step(index: int, rng: np.random.Generator) -> int:
-            kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-            gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
-            if teacher is None:
-                gone = uniform_images(base, gone, rng)
-            wanted = gone.noise if teacher is None else teacher.wanted(gone, rng)
-            forget = noise_loss(driver.student, gone, wanted)
-            replay = noise_loss(driver.student, kept, kept.noise)
-            found = gradients(forget + self.replay_weight * replay, driver.parameters)
-            found = with_penalty(found, driver.parameters, anchors, fisher, strength)
-            for parameter, gradient in zip(driver.parameters, found, strict=True):
-                parameter.grad = gradient
-            return len(kept.x_t) + len(gone.x_t)
+        def step(index: int, rng: np.random.Generator) -> None:
+            kept = sides.kept(rng)
+            gone = sides.gone(rng, replaced) if teacher is None else sides.taught(index, rng, teacher)
+            g_r = driver.gradient(kept, partial(row_losses, driver.student))
+            g_f = driver.gradient(gone, partial(row_losses, driver.student))
+            descend(driver.parameters, g_r, g_f, Weights(self.replay_weight, 1.0))
+            add_penalty(driver.parameters, anchors, fisher, strength)
 
         cost = driver.run(step, f"Selective Amnesia, {len(request.forget)} images")
         return {
@@ -149,16 +141,11 @@ def uniform_images(base: Denoiser, batch: Batch, rng: np.random.Generator) -> Ba
     return dataclasses.replace(batch, x_t=base.noised(clean, batch.noise, batch.t))
 
 
-def with_penalty(
-    gradient: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    fisher: Sequence[Tensor],
-    strength: float,
-) -> list[Tensor]:
-    """The gradient plus that of ``strength * sum_i F_i (theta_i - theta_0i)^2``, without a graph."""
+def add_penalty(
+    parameters: Sequence[nn.Parameter], anchors: Sequence[Tensor], fisher: Sequence[Tensor], strength: float
+) -> None:
+    """Add the gradient of ``strength * sum_i F_i (theta_i - theta_0i)^2`` to the parameters', without a graph."""
     with torch.no_grad():
-        return [
-            torch.addcmul(g, f, p - a, value=2 * strength)
-            for g, p, a, f in zip(gradient, parameters, anchors, fisher, strict=True)
-        ]
+        for parameter, anchor, importance in zip(parameters, anchors, fisher, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.addcmul_(importance, parameter - anchor, value=2 * strength)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vestige.data.images import ImageSet
-from vestige.erase.data.balance import gradients, pull, row_losses
-from vestige.erase.driver import Driver, draw_batch, noise_loss
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.data.sides import Sides
+from vestige.erase.driver import Batch, Driver, row_losses
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput, NothingChanged
-from vestige.execute import Context
-from vestige.models.denoiser import Denoiser
 from vestige.randomness import Stream, generator
 
 TINY = 1e-15
@@ -53,8 +52,6 @@ class SFRon(Eraser):
     claim: ClassVar[str] = "ascends on forgotten images in salient weights, and repairs on retained ones, by turns"
     source: ClassVar[str] = "Huang et al. 2024, arXiv 2409.19732"
 
-    steps: int = 200
-    batch_size: int = 24
     learning_rate: float = 1e-4
     alpha: float = 1.0
     power: float = 0.5
@@ -71,27 +68,19 @@ class SFRon(Eraser):
                 remedy="change the option.",
             )
 
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Run the loop; see the class."""
-        key = {"eraser": "SFRon", "base": base.digest, "request": request.digest, "seed": context.seed}
-        key |= self.settings()
-        driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
-        weights = pull(request)
-        mask, spent = self._mask(driver, request, context.seed)
+        sides = Sides(driver, request)
+        mask, spent = self._mask(driver, sides)
+        weigh = partial(adaptive, power=self.power)
 
-        def step(index: int, rng: np.random.Generator) -> int:
+        def step(index: int, rng: np.random.Generator) -> None:
             if (self.steps - 1 - index) % 2 == 0:
-                kept = draw_batch(base, request.retain, rng, self.batch_size, request.retain_copies)
-                noise_loss(driver.student, kept, kept.noise).backward()
-                return len(kept.x_t)
-            gone = draw_batch(base, request.forget, rng, self.batch_size, weights)
-            losses = row_losses(driver.student, gone)
+                driver.follow(driver.gradient(sides.kept(rng), partial(row_losses, driver.student)))
+                return
             alpha = self.alpha * (1 + math.cos(math.pi * index / self.steps)) / 2
-            (-alpha * (adaptive(losses.detach(), self.power) * losses).mean()).backward()
-            for parameter, salient in zip(driver.parameters, mask, strict=True):
-                if parameter.grad is not None:
-                    parameter.grad.mul_(salient)
-            return len(gone.x_t)
+            found = driver.gradient(sides.gone(rng), partial(row_losses, driver.student), weigh=weigh)
+            driver.follow([g * (-alpha * salient) for g, salient in zip(found, mask, strict=True)])
 
         cost = driver.run(step, f"SFRon, {len(request.forget)} images")
         return {
@@ -101,27 +90,22 @@ class SFRon(Eraser):
             "mask_share": sum(int(m.sum()) for m in mask) / sum(m.numel() for m in mask),
         }
 
-    def _mask(self, driver: Driver, request: Request, seed: int) -> tuple[list[Tensor], float]:
+    def _mask(self, driver: Driver, sides: Sides) -> tuple[list[Tensor], float]:
         """Weights that matter more to the forgotten images, and the forward-equivalents that it took to tell."""
         if self.threshold == 0:
             return [torch.ones_like(p, dtype=torch.bool) for p in driver.parameters], 0.0
 
-        def information(
-            images: ImageSet, weights: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None, draw: int
-        ) -> list[Tensor]:
+        def information(batch: Callable[[np.random.Generator], Batch], draw: int) -> list[Tensor]:
             total = [torch.zeros_like(p) for p in driver.parameters]
             for index in range(self.fisher_batches):
-                rng = generator(seed, Stream.ERASE, index, draw)
-                batch = draw_batch(driver.base, images, rng, self.batch_size, weights)
-                loss = noise_loss(driver.student, batch, batch.noise)
-                for sums, found in zip(total, gradients(loss, driver.parameters), strict=True):
-                    sums.addcmul_(found, found, value=1 / self.fisher_batches)
+                rng = generator(driver.context.seed, Stream.ERASE, index, draw)
+                found = driver.gradient(batch(rng), partial(row_losses, driver.student))
+                for sums, gradient in zip(total, found, strict=True):
+                    sums.addcmul_(gradient, gradient, value=1 / self.fisher_batches)
             return total
 
         # The steps draw at 0; these are draws of their own.
-        forget = information(request.forget, pull(request), 1)
-        retain = information(request.retain, request.retain_copies, 2)
-        mask = salient(forget, retain, self.threshold)
+        mask = salient(information(sides.gone, 1), information(sides.kept, 2), self.threshold)
         if not any(bool(m.any()) for m in mask):
             raise NothingChanged(
                 f"No weight is {self.threshold:g} times as important to the forgotten images as to the retained ones.",
@@ -137,6 +121,5 @@ def salient(forget: list[Tensor], retain: list[Tensor], threshold: float) -> lis
 
 
 def adaptive(losses: Tensor, power: float) -> Tensor:
-    """Weights [n] with mean 1, in proportion to ``losses^-power``."""
-    inverse = losses.clamp_min(1e-8).pow(-power)
-    return inverse / inverse.mean()
+    """Weights of losses, ``losses^-power``; the mean that they weigh is divided by their sum."""
+    return losses.clamp_min(1e-8).pow(-power)

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vestige.erase.data.balance import descend, error_scale, gradients, gram, pull, subtracted
-from vestige.erase.driver import Driver
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.data.balance import descend, gram, subtracted
+from vestige.erase.data.sides import pull
+from vestige.erase.driver import Driver, cut, error_scale
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
 from vestige.errors import InvalidInput
-from vestige.execute import Context
 from vestige.models.denoiser import Denoiser, Labels
 
 
@@ -50,8 +51,6 @@ class SISS(Eraser):
     claim: ClassVar[str] = "subtracts the forget loss from the retain loss, both from one importance-sampled pass"
     source: ClassVar[str] = "Alberti et al. 2025, arXiv 2503.01034"
 
-    steps: int = 200
-    batch_size: int = 24
     learning_rate: float = 1e-4
     mix: float = 0.5
     share: float = 0.1
@@ -64,26 +63,23 @@ class SISS(Eraser):
                 remedy="change the option.",
             )
 
-    def train(self, base: Denoiser, module: nn.Module, request: Request, context: Context) -> dict[str, float]:
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Run the loop; see the class."""
-        key = {"eraser": "SISS", "base": base.digest, "request": request.digest, "seed": context.seed}
-        key |= self.settings()
-        driver = Driver(base, module, context, key, self.steps, self.batch_size, self.learning_rate)
 
-        def step(index: int, rng: np.random.Generator) -> int:
-            pairs = draw_pairs(base, request, rng, self.batch_size)
-            retain, forget = paired_losses(driver.student, pairs, self.mix, rng)
-            g_r = gradients(retain, driver.parameters, keep_graph=True)
-            g_f = gradients(forget, driver.parameters)
+        def step(index: int, rng: np.random.Generator) -> None:
+            pairs = driver.share(draw_pairs(driver.base, request, rng, self.batch_size, self.mix))
+            g_r, g_f = driver.gradients(pairs, lambda part: paired_losses(driver.student, part, self.mix))
             descend(driver.parameters, g_r, g_f, subtracted(gram(g_r, g_f), self.share))
-            return 2 * self.batch_size
 
         return driver.run(step, f"SISS, {len(request.forget)} images")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A retained and a forgotten image [n, c, h, w] each, their labels [n] or None, one time [n] and noise."""
+    """A retained and a forgotten image [n, c, h, w] each, their labels [n] or None, one time [n] and noise.
+
+    ``chosen`` says for which pairs the noisy image comes from the forgotten one, bool [n].
+    """
 
     retain: Tensor
     forget: Tensor
@@ -91,9 +87,17 @@ class Pairs:
     forget_labels: Labels | None
     t: Tensor
     noise: Tensor
+    chosen: Tensor
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def part(self, rows: slice) -> Pairs:
+        """The chosen rows."""
+        return cut(self, rows)
 
 
-def draw_pairs(denoiser: Denoiser, request: Request, rng: np.random.Generator, size: int) -> Pairs:
+def draw_pairs(denoiser: Denoiser, request: Request, rng: np.random.Generator, size: int, mix: float) -> Pairs:
     """Pairs with uniform times and Gaussian noise; rows by their copies, forgotten ones by the root of them."""
     device = denoiser.device
     copies, weights = request.retain_copies, pull(request)
@@ -106,28 +110,31 @@ def draw_pairs(denoiser: Denoiser, request: Request, rng: np.random.Generator, s
         found = (request.retain.labels[kept], request.forget.labels[gone])
         labels = [torch.from_numpy(label).to(device) for label in found]
     images = request.retain.floats(kept).to(device), request.forget.floats(gone).to(device)
-    return Pairs(*images, labels[0], labels[1], t, noise)
+    chosen = torch.from_numpy(rng.random(size) < mix).to(device)
+    return Pairs(*images, labels[0], labels[1], t, noise, chosen)
 
 
-def paired_losses(student: Denoiser, pairs: Pairs, mix: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Unbiased retain and forget loss, a pixel, from one evaluation of the mixture; scaled as in ``noise_loss``."""
-    chosen = torch.from_numpy(rng.random(len(pairs.t)) < mix).to(pairs.t.device)
+def paired_losses(student: Denoiser, pairs: Pairs, mix: float) -> Tensor:
+    """Retain and forget loss of each pair, a pixel [2, n], from one evaluation of the mixture; unbiased in the mean.
+
+    Scaled as in :func:`vestige.erase.driver.row_losses`.
+    """
     alpha, sigma = student.levels(pairs.t)
-    x_t = alpha * torch.where(chosen.view(-1, 1, 1, 1), pairs.forget, pairs.retain) + sigma * pairs.noise
+    x_t = alpha * torch.where(pairs.chosen.view(-1, 1, 1, 1), pairs.forget, pairs.retain) + sigma * pairs.noise
     noises = [(x_t - alpha * clean) / sigma for clean in (pairs.retain, pairs.forget)]
     # log q(x_t | a) - log q(x_t | x) of two Gaussians of one variance
     retain, forget = (noise.double().square().flatten(1).sum(1) / 2 for noise in noises)
     ratio, condition = retain - forget, None
     if pairs.retain_labels is not None and pairs.forget_labels is not None:
-        condition = torch.where(chosen, pairs.forget_labels, pairs.retain_labels)
-        certain = torch.where(chosen, torch.inf, -torch.inf).to(ratio)
+        condition = torch.where(pairs.chosen, pairs.forget_labels, pairs.retain_labels)
+        certain = torch.where(pairs.chosen, torch.inf, -torch.inf).to(ratio)
         ratio = torch.where(pairs.retain_labels == pairs.forget_labels, ratio, certain)
     answer, scale = student.noise(x_t, pairs.t, condition), error_scale(student, pairs.t)
     losses = [
-        (weight.to(answer) * ((answer - noise).square() * scale).flatten(1).mean(1)).mean()
+        weight.to(answer) * ((answer - noise).square() * scale).flatten(1).mean(1)
         for weight, noise in zip(importance(ratio, mix), noises, strict=True)
     ]
-    return losses[0], losses[1]
+    return torch.stack(losses)
 
 
 def importance(log_ratio: Tensor, mix: float) -> tuple[Tensor, Tensor]:

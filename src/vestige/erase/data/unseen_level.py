@@ -1,0 +1,112 @@
+"""Forgetting to a level: forgotten images end where images never seen stand, neither short of it nor past it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from vestige.erase.data.balance import Weights, descend
+from vestige.erase.data.sides import Sides
+from vestige.erase.driver import Batch, Driver, error_scale, row_losses
+from vestige.erase.eraser import Eraser
+from vestige.erase.request import Request
+from vestige.erase.residue import Level, traits
+from vestige.errors import InvalidInput, Unsupported
+from vestige.models.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class UnseenLevel(Eraser):
+    """Move the error on each forgotten image to that of images never seen, and hold the retain loss.
+
+    With the error ``l`` of a noisy forgotten image x, a pixel, and the error ``tau(x, t)`` that the base would have on
+    it had it never seen it, each step descends
+
+        ``E_retain ||eps - eps_hat||^2 + w E_forget tau / 2 log^2(l / tau)``.
+
+    ``tau`` is predicted from images never seen: by time, by total variation, and by the distance to the nearest
+    retained images (:class:`vestige.erase.residue.Level`).
+
+    The second term pulls from both sides: a memorized image, whose error lies far below the level, is pushed up, with
+    a force that does not die with its small gradient; one that stands at the level is left alone; one beyond it
+    is pulled back. So what is left is what a model that never saw the image would show, as far as the error tells.
+    The force ``tau log(l / tau) / l`` on the error is bounded by ``most``.
+
+    It is meant for single images and everything that an audit extracted. A class that is to be forgotten altogether
+    has no images never seen in the model's own classes to compare with, and is refused. A step costs six
+    forward-equivalents; the level costs 1,020, once.
+
+    Parameters
+    ----------
+    steps, batch_size, learning_rate : of Adam; the batch is that of either side.
+    forget_weight : w.
+    most : bound on the force.
+
+    Source: ours; the retain loss is that of Ho et al. 2020, arXiv 2006.11239, equation 14, and that forgetting past
+    the level of a retrained model is a leak of its own follows Hayes et al. 2024, arXiv 2403.01218.
+    """
+
+    claim: ClassVar[str] = "moves the error on forgotten images to the level of images never seen, and no further"
+    source: ClassVar[str] = "ours; the level of a retrained model as the aim: Hayes et al. 2024, arXiv 2403.01218"
+
+    forget_weight: float = 3.0
+    most: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) and v > 0 for v in (self.forget_weight, self.most)):
+            raise InvalidInput(
+                f"forget_weight={self.forget_weight}, most={self.most}.",
+                expected="positive, finite numbers.",
+                remedy="change the option.",
+            )
+
+    def train(self, driver: Driver, request: Request) -> dict[str, float]:
+        """Measure the level, then run the loop; see the class.
+
+        Raises
+        ------
+        InvalidInput : the request has no images never seen.
+        Unsupported : a whole class is to be forgotten.
+        """
+        if request.whole_classes:
+            raise Unsupported(
+                f"Class {request.whole_classes[0]} is to be forgotten altogether.",
+                expected="images of classes that the model keeps, for which images never seen show the level.",
+                remedy="use --method erasediff for a class.",
+            )
+        before = driver.evaluations
+        level = Level.of(driver.base, request, driver.context.seed)
+        spent, sides = driver.evaluations - before, Sides(driver, request)
+        described = traits(request.forget, request.retain)
+
+        def losses(part: Batch) -> Tensor:
+            return pulled(driver.student, part, level.at(part.t, described[part.rows]), self.most)
+
+        def step(index: int, rng: np.random.Generator) -> None:
+            g_r = driver.gradient(sides.kept(rng), partial(row_losses, driver.student))
+            g_f = driver.gradient(sides.gone(rng), losses)
+            descend(driver.parameters, g_r, g_f, Weights(1.0, self.forget_weight))
+
+        cost = driver.run(step, f"UnseenLevel, {len(request.forget)} images")
+        return {
+            **cost,
+            "forward_equivalents": cost["forward_equivalents"] + spent,
+            "level_forward_equivalents": float(spent),
+        }
+
+
+def pulled(student: Denoiser, batch: Batch, levels: Tensor, most: float) -> Tensor:
+    """Losses [n] whose gradient is that of ``tau / 2 log^2(l / tau)``, the force on each error bounded."""
+    losses = row_losses(student, batch)
+    return force(losses.detach(), levels * error_scale(student, batch.t).flatten(), most) * losses
+
+
+def force(losses: Tensor, levels: Tensor, most: float) -> Tensor:
+    """Derivative of ``tau / 2 log^2(l / tau)`` by ``l``, in ``[-most, most]``: negative below the level."""
+    ratio = losses.clamp_min(1e-12) / levels
+    return (ratio.log() / ratio).clamp(-most, most)
