@@ -1,0 +1,1 @@
+"""Attacks that try to bring forgotten images back; a file here is a method."""
