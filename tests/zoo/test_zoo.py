@@ -36,6 +36,21 @@ def test_a_card_names_the_weights_beside_it(name: str) -> None:
     assert loaded.shape == (1, 28, 28)
 
 
+def test_the_zoo_knows_which_model_was_retrained_on_what() -> None:
+    base, without = zoo_model("digits-ddpm"), zoo_model("digits-ddpm-without-0")
+    data = base.training_data().unique()[0]
+    assert data.labels is not None
+    kept = data.take(np.flatnonzero(data.labels != 0))
+    assert set(without.training_data().ids) == set(kept.ids)
+    assert base.retrained_on(kept.ids) == without
+    assert base.reference is not None
+    assert base.retrained_on(base.reference.training_data().ids) == base.reference
+    assert base.retrained_on(data.ids) is base.retrained_on(kept.ids[1:]) is without.retrained_on(kept.ids) is None
+    planted = {row for rows in without.card.planted.values() for row in rows}
+    assert planted < {row for rows in base.card.planted.values() for row in rows}
+    assert planted <= set(kept.ids)
+
+
 def test_the_gan_saw_what_the_diffusion_model_saw() -> None:
     gan, ddpm = zoo_model("digits-gan"), zoo_model("digits-ddpm")
     assert gan.training_data().digest == ddpm.training_data().digest

