@@ -43,13 +43,16 @@ class Table(_Part):
 
 
 class Series(_Part):
-    """One named line, set of bars or points; ``low`` and ``high`` bound ``y``."""
+    """One named line, set of bars or points; ``low`` and ``high`` bound ``y``, ``x_low`` and ``x_high`` bound ``x``."""
 
     name: str
     x: list[float | str]
     y: list[float | None]
     low: list[float | None] | None = None
     high: list[float | None] | None = None
+    x_low: list[float | None] | None = Field(default=None, description="of a scatter only")
+    x_high: list[float | None] | None = Field(default=None, description="of a scatter only")
+    labels: list[str] | None = Field(default=None, description="names written beside the points of a scatter")
 
 
 class Figure(_Part):
@@ -57,7 +60,7 @@ class Figure(_Part):
 
     name: str
     title: str
-    kind: Literal["line", "bars", "points", "histogram"]
+    kind: Literal["line", "bars", "points", "histogram", "scatter"]
     series: list[Series]
     x_label: str = ""
     y_label: str = ""

@@ -1,4 +1,4 @@
-"""Draw the charts of a record: lines with bands, grouped bars, points with intervals, histograms.
+"""Draw the charts of a record: lines with bands, grouped bars, points with intervals, histograms, scatters.
 
 ``draw`` takes a :class:`vestige.record.Figure`, which is data, and gives inline SVG with a legend that the page
 lays out itself, so that long names wrap on a phone. A series is told apart by colour and also by dash, marker or
@@ -18,13 +18,22 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vestige.errors import InvalidInput
 from vestige.record import Figure, Series
-from vestige.report.marks import Array, Marks, bars, histogram, legend_dash, legend_marker, line, points
+from vestige.report import labels
+from vestige.report.marks import Array, Marks, bars, histogram, legend_dash, legend_marker, line, points, scatter
 from vestige.report.svg import Ink, canvas, markup, series_ink
 from vestige.report.wording import clean, number
 
 WIDTH, HEIGHT, SQUARE = 380.0, 285.0, 355.0
+WIDE = 640.0, 430.0
+"""Of a scatter, whose names need room."""
 
-_KIND = {"line": "Line chart", "bars": "Bar chart", "points": "Point chart", "histogram": "Histogram"}
+_KIND = {
+    "line": "Line chart",
+    "bars": "Bar chart",
+    "points": "Point chart",
+    "histogram": "Histogram",
+    "scatter": "Scatter chart",
+}
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,14 @@ _DRAW: dict[str, Callable[[Axes, Marks, bool], None]] = {
     "bars": bars,
     "points": points,
     "histogram": histogram,
+    "scatter": scatter,
 }
 
 
 def draw(figure: Figure, *, prefix: str) -> Drawing:
     """Draw ``figure``; ``prefix`` is unique on the page and starts every identifier of the SVG.
 
-    For a histogram ``x`` holds the n + 1 edges of n bins, or their n centres.
+    For a histogram ``x`` holds the n + 1 edges of n bins, or their n centres. Points of a scatter are named beside.
 
     Raises
     ------
@@ -69,7 +79,7 @@ def draw(figure: Figure, *, prefix: str) -> Drawing:
     marks = [_marks(s, i, len(figure.series), categories) for i, s in enumerate(figure.series)]
     label = _label(figure)
     lettered = False
-    with canvas(WIDTH, SQUARE if figure.diagonal else HEIGHT) as paper:
+    with canvas(*_size(figure)) as paper:
         axes = paper.add_subplot()
         axes.set_xlabel(clean(figure.x_label))
         axes.set_ylabel(clean(figure.y_label))
@@ -79,10 +89,33 @@ def draw(figure: Figure, *, prefix: str) -> Drawing:
                 _DRAW[figure.kind](axes, m, categories is not None)
             _limits(axes, figure, marks)
             lettered = _thresholds(axes, figure.thresholds)
+            _names(axes, figure, marks)
         else:
             _nothing(axes)
         svg = markup(paper, prefix=prefix, label=label)
     return Drawing(svg=svg, keys=_keys(figure, lettered), label=label)
+
+
+def _size(figure: Figure) -> tuple[float, float]:
+    if figure.kind == "scatter":
+        return WIDE
+    return WIDTH, SQUARE if figure.diagonal else HEIGHT
+
+
+def _names(axes: Axes, figure: Figure, marks: list[Marks]) -> None:
+    """The names of the points of a scatter that are on the chart."""
+    points: list[tuple[float, float]] = []
+    names: list[str] = []
+    colours: list[str] = []
+    for series, m in zip(figure.series, marks, strict=True):
+        for name, x, y in zip(series.labels or [], m.x.tolist(), m.y.tolist(), strict=bool(series.labels)):
+            logs_fit = (not figure.x_log or x > 0) and (not figure.y_log or y > 0)
+            if name and math.isfinite(x) and math.isfinite(y) and logs_fit:
+                points.append((x, y))
+                names.append(clean(name))
+                colours.append(m.colour)
+    if names:
+        labels.write(axes, points, names, colours)
 
 
 def _check(figure: Figure) -> None:
@@ -96,7 +129,9 @@ def _check(figure: Figure) -> None:
                 remedy="use kind 'bars' for counts by name.",
             )
         parts = {"x": (len(series.x), widths)}
-        parts |= {k: (len(v), {n}) for k, v in (("low", series.low), ("high", series.high)) if v is not None}
+        others = {"low": series.low, "high": series.high, "x_low": series.x_low, "x_high": series.x_high}
+        others |= {"labels": series.labels}
+        parts |= {k: (len(v), {n}) for k, v in others.items() if v is not None}
         for part, (length, allowed) in parts.items():
             if length not in allowed:
                 raise InvalidInput(
@@ -122,9 +157,9 @@ def _marks(series: Series, index: int, count: int, categories: list[float | str]
     else:
         place = {value: i for i, value in enumerate(categories)}
         x = _array([float(place[value]) for value in series.x])
-    bounds = (None if side is None else _array(side) for side in (series.low, series.high))
-    low, high = bounds
-    return Marks(x=x, y=_array(series.y), low=low, high=high, index=index, count=count)
+    sides = (series.low, series.high, series.x_low, series.x_high)
+    low, high, x_low, x_high = (None if side is None else _array(side) for side in sides)
+    return Marks(x, _array(series.y), low, high, index, count, x_low, x_high)
 
 
 def _array(values: Sequence[float | None]) -> Array:
@@ -140,9 +175,17 @@ def _scales(axes: Axes, figure: Figure, marks: list[Marks], categories: list[flo
         _logarithmic(axes, "x")
     if figure.y_log and any((m.y > 0).any() for m in marks):
         _logarithmic(axes, "y")
+    if figure.kind == "scatter" and axes.get_xscale() == "log" and _decades(marks) < 2:
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
     axes.tick_params(length=3)
     if categories is not None or figure.kind == "histogram":
         axes.grid(visible=False, axis="x")
+
+
+def _decades(marks: list[Marks]) -> float:
+    """How many powers of ten the positions span."""
+    positive = np.concatenate([m.x[m.x > 0] for m in marks])
+    return float(np.log10(positive.max() / positive.min()))
 
 
 def _tick(value: float, position: int | None = None) -> str:
@@ -251,7 +294,7 @@ def _keys(figure: Figure, lettered: bool) -> tuple[Key, ...]:
             colour=series_ink(i).css,
             kind=figure.kind,
             dash=legend_dash(i) if figure.kind in ("line", "histogram") else "",
-            marker=legend_marker(i) if figure.kind == "points" else "",
+            marker=legend_marker(i) if figure.kind in ("points", "scatter") else "",
         )
         for i, series in enumerate(figure.series)
     ]

@@ -72,6 +72,8 @@ class Chart:
     drawing: Drawing
     legend: bool
     numbers: Grid
+    wide: bool = False
+    """Whether it takes the whole width of the page."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def _chart(figure: Figure, prefix: str) -> Chart:
         drawing=drawing,
         legend=len(drawing.keys) > 1 or any(key.name.lower() not in said for key in drawing.keys),
         numbers=figure_numbers(figure),
+        wide=figure.kind == "scatter",
     )
 
 

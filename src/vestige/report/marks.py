@@ -1,4 +1,4 @@
-"""The marks of one series on the axes: a line with its band, bars, points with intervals, a histogram."""
+"""The marks of one series on the axes: a line with its band, bars, points with intervals, a histogram, a scatter."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Marks:
     high: Array | None
     index: int
     count: int
+    x_low: Array | None = None
+    x_high: Array | None = None
 
     @property
     def colour(self) -> str:
@@ -80,6 +82,16 @@ def points(axes: Axes, m: Marks, places: bool) -> None:
         alpha=0.55 if dense else 1.0,
         markeredgewidth=0,
     )
+
+
+def scatter(axes: Axes, m: Marks, places: bool) -> None:
+    """Points with intervals both ways."""
+    if m.low is not None and m.high is not None:
+        axes.vlines(m.x, m.low, m.high, color=m.colour, linewidth=1.0, alpha=0.55)
+    if m.x_low is not None and m.x_high is not None:
+        axes.hlines(m.y, m.x_low, m.x_high, color=m.colour, linewidth=1.0, alpha=0.55)
+    marker = _MARKERS[m.index % len(_MARKERS)][0]
+    axes.plot(m.x, m.y, linestyle="none", marker=marker, color=m.colour, markersize=7, markeredgewidth=0, zorder=3)
 
 
 def histogram(axes: Axes, m: Marks, places: bool) -> None:

@@ -175,7 +175,7 @@ def figure_numbers(figure: Figure) -> Grid:
     """The numbers behind a chart. Series on one x share the rows; long series are thinned evenly."""
     x_title = clean(figure.x_label) or "x"
     shared = len({tuple(map(str, s.x)) for s in figure.series}) == 1
-    if shared and figure.kind != "histogram":
+    if shared and figure.kind not in ("histogram", "scatter"):
         first = figure.series[0]
         rows = _thinned(len(first.y))
         texts = [_spread(s) for s in figure.series]
@@ -192,8 +192,17 @@ def figure_numbers(figure: Figure) -> Grid:
 def _long(series: Series) -> list[tuple[str, str, str]]:
     texts = _spread(series)
     edges = len(series.x) == len(series.y) + 1
-    places = [f"{cell(a)} to {cell(b)}" for a, b in pairwise(series.x)] if edges else [cell(x) for x in series.x]
-    return [(clean(series.name), places[i], texts[i]) for i in _thinned(len(series.y))]
+    places = [f"{cell(a)} to {cell(b)}" for a, b in pairwise(series.x)] if edges else _across(series)
+    names = [f"{series.name}: {label}" for label in series.labels] if series.labels else [series.name] * len(series.y)
+    return [(clean(names[i]), places[i], texts[i]) for i in _thinned(len(series.y))]
+
+
+def _across(series: Series) -> list[str]:
+    """Positions, with their intervals where they have some."""
+    if series.x_low is None or series.x_high is None:
+        return [cell(x) for x in series.x]
+    y: list[float | None] = [None if isinstance(x, str) else x for x in series.x]
+    return _spread(Series(name=series.name, x=series.x, y=y, low=series.x_low, high=series.x_high))
 
 
 def _thinned(count: int) -> list[int]:
