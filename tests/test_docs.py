@@ -23,6 +23,7 @@ from vestige.audit.geometry.generator_spectrum import GeneratorSpectrum
 from vestige.cli.main import app
 from vestige.discover import method, methods
 from vestige.erase.eraser import Eraser
+from vestige.erase.loop import Loop
 from vestige.jobs.policy import Policy, load_policy
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +86,13 @@ def test_every_method_has_a_page_with_its_settings(name):
     table = page.partition("## Settings")[2].partition("## Cost")[0]
     stated = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table, flags=re.MULTILINE))
     assert stated == {field.name: _shown(field.default) for field in dataclasses.fields(EVERY[name])}
+
+
+def test_the_page_of_the_loop_states_its_settings():
+    stated = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", TEXT["docs/loop.md"], flags=re.MULTILINE))
+    assert stated == {field.name: _shown(field.default) for field in dataclasses.fields(Loop)}
+    for name in methods(vestige.erase, Eraser):
+        assert name in TEXT["README.md"] + TEXT["CHANGELOG.md"]
 
 
 def test_the_policy_in_the_readme_is_the_default(tmp_path):

@@ -26,14 +26,19 @@ from vestige.data.images import ImageSet
 from vestige.data.load import load_images
 from vestige.data.split import Split, hold_out, split
 from vestige.erase.data.erasediff import EraseDiff
+from vestige.erase.data.unseen_level import UnseenLevel
 from vestige.erase.eraser import Eraser
 from vestige.erase.increment import Increment
+from vestige.erase.ledger import Ledger
+from vestige.erase.loop import Loop
 from vestige.jobs.audit import audit
+from vestige.jobs.bench_erase import bench_erase
 from vestige.jobs.compare import compare
 from vestige.jobs.demo import demo
 from vestige.jobs.erase import Erasure, erase
 from vestige.jobs.geometry import geometry
 from vestige.jobs.increments import apply_increments, compose_increments, remove_increments
+from vestige.jobs.ledger import Replay, apply_ledger, describe_ledger, replay_ledger, withdraw_increment
 from vestige.jobs.policy import Policy, load_policy
 from vestige.jobs.prepare import deduplicate, insert_canaries
 from vestige.jobs.run import Run
@@ -88,7 +93,9 @@ __all__ = [
     "ImageSet",
     "Increment",
     "Inpainting",
+    "Ledger",
     "LiRA",
+    "Loop",
     "MixtureDenoiser",
     "PixelRange",
     "Policy",
@@ -98,6 +105,7 @@ __all__ = [
     "Recipe",
     "Record",
     "RectifiedFlow",
+    "Replay",
     "Run",
     "SampleBank",
     "SecMI",
@@ -107,15 +115,19 @@ __all__ = [
     "Split",
     "StudyPlan",
     "Subject",
+    "UnseenLevel",
     "VarianceExploding",
     "VariancePreserving",
     "Verdict",
     "apply_increments",
+    "apply_ledger",
     "audit",
+    "bench_erase",
     "compare",
     "compose_increments",
     "deduplicate",
     "demo",
+    "describe_ledger",
     "erase",
     "from_pipeline",
     "gaussian_denoiser",
@@ -129,9 +141,11 @@ __all__ = [
     "load_policy",
     "load_weights",
     "remove_increments",
+    "replay_ledger",
     "shadow",
     "split",
     "study",
     "verify",
+    "withdraw_increment",
     "zoo_model",
 ]

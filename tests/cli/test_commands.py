@@ -53,8 +53,13 @@ def test_help_imports_no_torch(arguments: list[str]) -> None:
 
 def test_there_are_the_commands_of_the_job() -> None:
     top = {path[0] for path in COMMANDS}
-    assert {"demo", "audit", "erase", "verify", "report", "increments", "doctor", "ls"} <= top
-    assert {path[1] for path in COMMANDS if path[0] == "increments"} == {"list", "apply", "remove", "compose"}
+    assert {"demo", "audit", "erase", "verify", "report", "increments", "ledger", "bench", "doctor", "ls"} <= top
+    inner = {name: {path[1] for path in COMMANDS if path[0] == name} for name in ("increments", "ledger", "bench")}
+    assert inner == {
+        "increments": {"list", "apply", "remove", "compose"},
+        "ledger": {"show", "withdraw", "apply", "replay"},
+        "bench": {"erase"},
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -85,11 +90,13 @@ def test_ls_lists_every_method_and_model(cli: Callable[..., Any]) -> None:
     import vestige.erase
     from vestige.audit.attack import Attack
     from vestige.erase.eraser import Eraser
+    from vestige.erase.recover.recovery import Recovery
     from vestige.zoo import MODELS
 
     answer = cli("ls")
     assert answer.code == 0
-    for name in [*methods(vestige.audit, Attack), *methods(vestige.erase, Eraser), *MODELS]:
+    found = [*methods(vestige.audit, Attack), *methods(vestige.erase, Eraser), *methods(vestige.erase, Recovery)]
+    for name in [*found, *MODELS]:
         assert name in answer.out
     assert answer.err == ""
 
@@ -207,6 +214,11 @@ def test_a_broken_torchvision_is_named_by_every_command_that_needs_a_model(tmp_p
         "study": [str(Path(__file__).parents[2] / "studies" / "digits.toml"), "--out", "o"],
         "data dedup": ["d", "--out", "o"],
         "data canaries": ["d", "--out", "o"],
+        "bench erase": ["m", "--forget", "rows:1", "--out", "o"],
+        "ledger show": ["f"],
+        "ledger withdraw": ["f", "n"],
+        "ledger apply": ["f", "m", "--out", "o"],
+        "ledger replay": ["f", "m", "--out", "o"],
         "increments list": ["i"],
         "increments apply": ["m", "i", "--out", "o"],
         "increments remove": ["m", "--out", "o"],

@@ -5,8 +5,10 @@ from enum import Enum
 
 import pytest
 
-from vestige.cli.settings import with_settings
-from vestige.erase.data.erasediff import Balance, EraseDiff, Target
+from vestige.cli.settings import by_method, with_settings
+from vestige.erase.data.erasediff import Balance, EraseDiff
+from vestige.erase.data.teacher import Target
+from vestige.erase.loop import Loop, Precision, Stop
 from vestige.errors import InvalidInput
 
 
@@ -56,6 +58,34 @@ def test_real_settings() -> None:
 def test_mistakes_are_named(text: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         with_settings(Method, [text])
+
+
+def test_settings_of_the_loop() -> None:
+    made = with_settings(Loop, ["micro_batch=8", "precision=bfloat16", "average=0.99", "stop=residue"], option="--loop")
+    assert made == Loop(micro_batch=8, precision=Precision.BFLOAT16, average=0.99, stop=Stop.RESIDUE)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("zeal=1", "^--loop zeal=1 does not name a setting of Loop"), ("rank=low", "^--loop rank: .*integer")],
+)
+def test_mistakes_name_the_option_that_was_typed(text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        with_settings(Loop, [text], option="--loop")
+
+
+def test_settings_are_sorted_by_method() -> None:
+    assert by_method(["One.steps=3", "one.rate=2"], ["One", "Two"], what="way") == {
+        "one": ["steps=3", "rate=2"],
+        "two": [],
+    }
+
+
+@pytest.mark.parametrize("text", ["three.steps=3", "steps=3", ".steps=3", ""])
+def test_settings_of_no_method_are_named(text: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"^--more {text} names no way\..*one of One, Two") as caught:
+        by_method([text], ["One", "Two"], what="way", option="--more")
+    assert "vestige ls" in caught.value.remedy
 
 
 def test_values_out_of_range_are_refused_by_the_method() -> None:

@@ -8,9 +8,8 @@ from typing import Any, cast
 
 import vestige.audit
 from vestige.audit.attack import Attack
-from vestige.cli.settings import with_settings
+from vestige.cli.settings import by_method, with_settings
 from vestige.discover import method, methods
-from vestige.errors import InvalidInput
 
 _ROOT = cast("type[Attack[Any]]", Attack)
 
@@ -25,17 +24,8 @@ def chosen(names: Sequence[str], settings: Sequence[str], shadows: Path | None) 
     """
     every = methods(vestige.audit, _ROOT)
     kinds = [method(vestige.audit, _ROOT, name) for name in names] or [k for k in every.values() if k.by_default]
-    given: dict[str, list[str]] = {name.lower(): [] for name in every}
-    if shadows is not None:
-        given["lira"].append(f"shadows={shadows}")
-        kinds += [every["LiRA"]] if every["LiRA"] not in kinds else []
-    for text in settings:
-        name, dot, field = text.partition(".")
-        if not dot or name.lower() not in given:
-            raise InvalidInput(
-                f"--set {text} names no attack.",
-                expected=f"ATTACK.NAME=VALUE with one of {', '.join(every)}.",
-                remedy="correct it, e.g. --set pia.times=0.2.",
-            )
-        given[name.lower()].append(field)
+    told = [] if shadows is None else [f"lira.shadows={shadows}"]
+    if shadows is not None and every["LiRA"] not in kinds:
+        kinds.append(every["LiRA"])
+    given = by_method([*told, *settings], list(every), what="attack")
     return [with_settings(kind, given[kind.__name__.lower()]) for kind in kinds]

@@ -6,18 +6,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vestige import __version__
-from vestige.cli import geometry, training
-from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt
+from vestige.cli import bench, erasing, geometry, ledger, training
+from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt, named_sampler
 from vestige.dependencies import require_working_dependencies
 from vestige.errors import InvalidInput, VestigeError
-
-if TYPE_CHECKING:
-    from vestige.models.sampler import Sampler
 
 app = typer.Typer(
     name="vestige",
@@ -29,10 +26,10 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-increments = typer.Typer(help="Show, apply, remove and compose increments.", no_args_is_help=True)
-app.add_typer(increments, name="increments")
 training.register(app)
 geometry.register(app)
+bench.register(app)
+ledger.register(app)
 
 
 def _show_version(asked: bool) -> None:
@@ -48,18 +45,6 @@ def _common(
     ] = False,
 ) -> None:
     """Nothing but the version is common to all commands."""
-
-
-def _sampler(name: str, steps: int) -> Sampler:
-    from vestige.models.sampler import SAMPLERS
-
-    if name.lower() not in SAMPLERS:
-        raise InvalidInput(
-            f"No sampler is called '{name}'.",
-            expected=f"one of {', '.join(SAMPLERS)}.",
-            remedy="correct --sampler.",
-        )
-    return SAMPLERS[name.lower()](steps=steps)
 
 
 @app.command(epilog="Example: vestige demo --out vestige-demo")
@@ -137,7 +122,7 @@ def audit(
             attacks=attacks,
             asked=bool(attack),
             policy=rules,
-            sampler=_sampler(sampler, steps),
+            sampler=named_sampler(sampler, steps),
             guidance=guidance,
             seed=seed,
             batch_size=batch_size,
@@ -151,87 +136,8 @@ def audit(
     finish(done, f"vestige erase {model} --forget {out} --out increment" if erasable else f"vestige report {out}")
 
 
-@app.command(epilog="Example: vestige erase my-ddpm/ --forget run --retain train/ --out increment")
-def erase(
-    model: Annotated[str, typer.Argument(help="diffusers folder or zoo name.")],
-    forget: Annotated[str, typer.Option(help="Audit run, rows:ID,ID, class:LABEL, images, or a text file of ids.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the increment.")],
-    retain: Annotated[str | None, typer.Option(help="Training data; the forgotten rows are taken out of it.")] = None,
-    method: Annotated[str, typer.Option(help="Eraser, as `vestige ls` names it.")] = "erasediff",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the method, e.g. --set steps=300 --set target=noise."),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the increment; its folder's if not given.")] = None,
-    null_condition: NullCondition = None,
-    seed: Seed = 0,
-    skip_corrupt: SkipCorrupt = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make a model forget training images, as an increment that can be taken off again."""
-    require_working_dependencies()
-    import vestige.erase
-    from vestige.cli.display import bars, show_table
-    from vestige.cli.settings import with_settings
-    from vestige.discover import method as find
-    from vestige.erase.eraser import Eraser
-    from vestige.jobs.erase import erase as run
-    from vestige.jobs.increments import describe_increments
-
-    eraser = with_settings(find(vestige.erase, Eraser, method), setting or [])
-    with bars() as progress:
-        run(
-            model,
-            forget=forget,
-            retain=retain,
-            out=out,
-            method=eraser,
-            name=name,
-            seed=seed,
-            null_condition=null_condition,
-            skip_corrupt=skip_corrupt,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    show_table(describe_increments([out]), f"vestige verify {model} --increment {out} --against RUN --out check")
-
-
-@app.command(epilog="Example: vestige verify my-ddpm/ --increment increment --against run --out check")
-def verify(
-    model: Annotated[str, typer.Argument(help="The base that was audited, without the increment.")],
-    increment: Annotated[Path, typer.Option(help="Folder that `vestige erase` wrote.")],
-    against: Annotated[Path, typer.Option(help="Folder of the audit that preceded the erasure.")],
-    out: Out,
-    data: Annotated[str | None, typer.Option(help="Training data, if it moved since the audit.")] = None,
-    non_members: Annotated[str | None, typer.Option(help="Non-members, if they moved since the audit.")] = None,
-    reference: Annotated[str | None, typer.Option(help="A model retrained without the forgotten images.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="TOML file with limits.")] = None,
-    show_images: ShowImages = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Repeat the audit on the erased model; measure what was kept and what trace remains."""
-    from vestige.jobs.policy import load_policy
-
-    rules = load_policy(policy)
-    require_working_dependencies()
-    from vestige.cli.display import bars, finish
-    from vestige.jobs.verify import verify as run
-
-    with bars() as progress:
-        done = run(
-            model,
-            increment=increment,
-            against=against,
-            out=out,
-            data=data,
-            non_members=non_members,
-            reference=reference,
-            policy=rules,
-            show_images=show_images,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    finish(done, f"vestige increments apply {model} {increment} --out erased-model")
+# Commands are listed in the order in which they are put here.
+erasing.register(app)
 
 
 @app.command(epilog="Example: vestige compare run-ddpm run-gan --out comparison")
@@ -271,70 +177,6 @@ def report(
     record = load(run)
     write(record, run, Evidence.load(run / "evidence.npz") if show_images else None)
     show(record, run / "report.html")
-
-
-@increments.command("list", epilog="Example: vestige increments list increment erased-model")
-def list_increments(
-    paths: Annotated[list[Path], typer.Argument(help="Increments, or models with some applied.")],
-) -> None:
-    """Say what increments are, or which a model carries."""
-    require_working_dependencies()
-    from vestige.cli.display import show_table
-    from vestige.jobs.increments import describe_increments
-
-    show_table(describe_increments(paths))
-
-
-@increments.command("apply", epilog="Example: vestige increments apply my-ddpm/ increment --out erased-model")
-def apply(
-    model: Annotated[str, typer.Argument(help="diffusers folder or zoo name.")],
-    increment: Annotated[list[Path], typer.Argument(help="Increments, in order.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new model.")],
-    scale: Annotated[float, typer.Option(help="Strength; 1 as trained, 0 the base.")] = 1.0,
-    null_condition: NullCondition = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Write a diffusers folder with increments added."""
-    require_working_dependencies()
-    from vestige.cli.display import say
-    from vestige.jobs.increments import apply_increments
-
-    digest = apply_increments(
-        model, increment, out=out, scale=scale, null_condition=null_condition, overwrite=overwrite
-    )
-    say(f"{out} is {digest[:12]}.", f"vestige increments remove {out} --out restored-model")
-
-
-@increments.command("remove", epilog="Example: vestige increments remove erased-model forget-cats --out restored-model")
-def remove(
-    model: Annotated[Path, typer.Argument(help="A model with increments applied.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new model.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Increments to take off; all if none is named.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Write the model without some or all of its increments."""
-    require_working_dependencies()
-    from vestige.cli.display import say
-    from vestige.jobs.increments import remove_increments
-
-    digest, is_base = remove_increments(model, names or [], out=out, overwrite=overwrite)
-    say(f"{out} is {digest[:12]}" + (", the base bit for bit." if is_base else "; other increments remain."))
-
-
-@increments.command("compose", epilog="Example: vestige increments compose forget-cats forget-dogs --out forget-both")
-def compose(
-    increment: Annotated[list[Path], typer.Argument(help="Increments of one base, in order.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new increment.")],
-    name: Annotated[str | None, typer.Option(help="Name of the new increment.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make one increment that does what several do together."""
-    require_working_dependencies()
-    from vestige.cli.display import show_table
-    from vestige.jobs.increments import compose_increments, describe_increments
-
-    compose_increments(increment, out=out, name=name, overwrite=overwrite)
-    show_table(describe_increments([out]))
 
 
 @app.command(epilog="Example: vestige doctor")

@@ -5,107 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from vestige.data.images import ImageSet
-from vestige.data.split import Split, split
 from vestige.erase.data.erasediff import EraseDiff
-from vestige.erase.eraser import Eraser, Request
+from vestige.erase.data.unseen_level import UnseenLevel
+from vestige.erase.eraser import Eraser
 from vestige.erase.increment import MANIFEST, Increment
-from vestige.errors import AlreadyExists, EmptySet, InvalidInput, NotFound
+from vestige.erase.ledger_entry import Erased
+from vestige.erase.loop import Loop
+from vestige.erase.request import Request
+from vestige.erase.workers import Workers
+from vestige.errors import AlreadyExists
 from vestige.execute import Context
-from vestige.jobs.resolve import DataLike, Loading, ModelLike, check_suits, resolve_data, resolve_model, zoo_entry
-from vestige.jobs.run import Run
+from vestige.jobs.erase_ledger import entry_of, open_ledger, system_user, work_left
+from vestige.jobs.forget import Forget, forgotten_rows, training_split
+from vestige.jobs.resolve import DataLike, Loading, ModelLike, resolve_model
 from vestige.models.sampler import DDIM
-from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
-from vestige.report.folder import JSON_NAME
 from vestige.store import Store
-
-Forget = Run | str | Path | ImageSet
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """An increment and where it lies."""
+    """An increment and where it lies.
+
+    Parameters
+    ----------
+    entry : of the ledger, where there is one.
+    forgotten_before : rows of the request that an increment of the ledger had forgotten already.
+    written : whether this process wrote it; of several that share the work, the first one does.
+    """
 
     folder: Path
     increment: Increment
-
-
-def forgotten_rows(forget: Forget, who: Split) -> npt.NDArray[np.int64]:
-    """Members to forget, near-duplicates included.
-
-    ``forget`` is a run (everything its audit extracted), an image set, a folder or npz of
-    images, ``class:LABEL``, ``rows:ID,ID,…``, or a text file with one row id a line.
-
-    Raises
-    ------
-    EmptySet : nothing to forget.
-    NotFound : a row does not stand in the training data; the message names it.
-    """
-    chosen = np.unique(np.concatenate([_named(forget, who), np.empty(0, np.int64)])).astype(np.int64)
-    if len(chosen) == 0:
-        raise EmptySet(
-            f"The forget set {_name(forget)} is empty.",
-            expected="at least one training image.",
-            remedy="where an audit extracted nothing, name what to forget: rows:ID, class:LABEL or images.",
-        )
-    return np.flatnonzero(np.isin(who.cluster, who.cluster[chosen])).astype(np.int64)
-
-
-def _name(forget: Forget) -> str:
-    if isinstance(forget, Run):
-        return str(forget.folder)
-    return forget.source if isinstance(forget, ImageSet) else str(forget)
-
-
-def _named(forget: Forget, who: Split) -> npt.NDArray[np.int64]:
-    if isinstance(forget, str) and forget.startswith("class:"):
-        return _class(forget, who)
-    if isinstance(forget, str) and forget.startswith("rows:"):
-        return _by_id([i.strip() for i in forget.removeprefix("rows:").split(",") if i.strip()], who)
-    if isinstance(forget, Run):
-        return _by_id([m.row for s in forget.record.sections for m in s.matches], who)
-    if isinstance(forget, ImageSet):
-        return _by_id(list(forget.ids), who)
-    path = Path(forget)
-    if (path / JSON_NAME).is_file():
-        return _named(Run.open(path), who)
-    if path.is_file() and path.suffix in (".txt", ".ids"):
-        return _by_id(path.read_text().split(), who)
-    images, _ = resolve_data(path)
-    return _by_id(list(images.ids), who)
-
-
-def _class(forget: str, who: Split) -> npt.NDArray[np.int64]:
-    text = forget.removeprefix("class:")
-    labels = who.members.labels
-    if labels is None or not text.lstrip("-").isdigit() or int(text) not in labels:
-        have = "none, the data has no labels" if labels is None else ", ".join(map(str, np.unique(labels)))
-        raise NotFound(
-            f"The training data has no class '{text}'.", expected=f"one of: {have}.", remedy="pass class:LABEL."
-        )
-    return np.flatnonzero(labels == int(text)).astype(np.int64)
-
-
-def _by_id(ids: list[str], who: Split) -> npt.NDArray[np.int64]:
-    place = {identity: row for row, identity in enumerate(who.members.ids)}
-    missing = [i for i in ids if i not in place]
-    if missing:
-        raise NotFound(
-            f"{len(missing)} of {len(ids)} rows to forget are not in the training data, '{missing[0]}' among them.",
-            expected="row ids of the training data (see the report's table of matches).",
-            remedy="pass as --retain the same training data that the audit used.",
-        )
-    return np.array([place[i] for i in ids], dtype=np.int64)
-
-
-def request_for(who: Split, rows: npt.NDArray[np.int64]) -> Request:
-    """Forget the rows, retain every other member as often as it stands in the training data."""
-    kept = np.setdiff1d(np.arange(len(who.members)), rows)
-    return Request(who.members.take(rows), who.members.take(kept), who.exact[kept], who.copies[rows])
+    entry: Erased | None = None
+    forgotten_before: tuple[str, ...] = ()
+    written: bool = True
 
 
 def erase(
@@ -113,9 +46,13 @@ def erase(
     *,
     forget: Forget,
     retain: DataLike | None = None,
+    non_members: DataLike | None = None,
     out: str | Path,
     method: Eraser | None = None,
+    loop: Loop | None = None,
     name: str | None = None,
+    ledger: str | Path | None = None,
+    who: str | None = None,
     seed: int = 0,
     null_condition: int | None = None,
     skip_corrupt: bool = False,
@@ -127,47 +64,58 @@ def erase(
     Parameters
     ----------
     model : zoo name, diffusers folder, pipeline or trainable denoiser.
-    forget : see :func:`forgotten_rows`.
+    forget : see :func:`vestige.jobs.forget.forgotten_rows`.
     retain : the training data; the rows to forget are taken out of it. A zoo model brings its own.
+    non_members : images of the same source that the model never saw, for methods and stopping rules that need some;
+        near-duplicates of training images are taken out. A zoo model brings its own with its training data.
     out : folder of the increment.
-    method : an :class:`Eraser`; EraseDiff if absent.
+    method : an :class:`Eraser`; :func:`suited` chooses if absent.
+    loop : how its loop is carried out.
+    ledger : file in which requests are recorded. The erasure then starts from the base and the increments that are
+        active in it, and rows that those have forgotten are neither erased again nor retained.
+    who : makes the request; the system's user name if absent.
 
     Raises
     ------
     VestigeError : bad input, named, before any work is done; NothingChanged if no weight moved.
     """
-    folder, method = Path(out), method or EraseDiff()
+    folder, loop = Path(out), loop or Loop()
+    name = name or folder.name
+    _refuse_increment(folder, overwrite)
+    book = open_ledger(ledger, who, name, folder)
+    workers = Workers.of_process()
+    subject = resolve_model(model, Loading(DDIM(), null_condition=null_condition))
+    data = training_split(subject, model, retain, skip_corrupt, non_members)
+    work = work_left(book, subject, data, forgotten_rows(forget, data))
+    denoiser, method = subject.opened("Erasing"), method or suited(work.request)
+    writes = workers.rank == 0
+    context = Context(Store(folder / "store"), seed, progress=(progress if writes else None) or Silent())
+    increment = method.erase(denoiser, work.request, context, name=name, loop=loop, after=work.after)
+    if not writes:
+        return Erasure(folder, increment, None, work.forgotten_before, written=False)
+    increment.save(folder, overwrite=overwrite)
+    if book is None:
+        return Erasure(folder, increment)
+    entry = entry_of(
+        book, data, increment, method, loop, folder=folder, who=who or system_user(), workers=workers.count
+    )
+    book.append(entry)
+    return Erasure(folder, increment, entry, work.forgotten_before)
+
+
+def suited(request: Request) -> Eraser:
+    """The eraser for a request where none is named.
+
+    UnseenLevel where images never seen show the level that the forgotten ones should come to; EraseDiff without such
+    images, and for a class that is to be forgotten altogether.
+    """
+    return EraseDiff() if request.unseen is None or request.whole_classes else UnseenLevel()
+
+
+def _refuse_increment(folder: Path, overwrite: bool) -> None:
     if (folder / MANIFEST).exists() and not overwrite:
         raise AlreadyExists(
             f"{folder} already holds an increment.",
             expected="a new folder.",
             remedy="choose another --out, or pass --overwrite.",
         )
-    subject = resolve_model(model, Loading(DDIM(), null_condition=null_condition))
-    who = training_split(subject, model, retain, skip_corrupt)
-    request = request_for(who, forgotten_rows(forget, who))
-    context = Context(Store(folder / "store"), seed, progress=progress or Silent())
-    denoiser = subject.opened("Erasing")
-    increment = method.erase(denoiser, request, context, name=name or folder.name)
-    increment.save(folder, overwrite=overwrite)
-    return Erasure(folder, increment)
-
-
-def training_split(subject: Subject, model: ModelLike, retain: DataLike | None, skip_corrupt: bool) -> Split:
-    """The training data of a model, its copies counted.
-
-    Raises
-    ------
-    InvalidInput : none was given and the model is not of the zoo.
-    """
-    entry = zoo_entry(model)
-    if retain is None and entry is None:
-        raise InvalidInput(
-            "No training data was given.",
-            expected="the images to keep, from which the forgotten ones are taken out.",
-            remedy="pass --retain with the training data.",
-        )
-    data = retain if retain is not None else f"{model}:train"
-    train, _ = resolve_data(data, skip_corrupt=skip_corrupt)
-    check_suits(train, subject)
-    return split(train)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vestige.digest import short
-from vestige.erase.applied import open_base, read_applied, without, write_applied
+from vestige.erase.applied import check_after, open_base, read_applied, without, write_applied
 from vestige.erase.increment import MANIFEST, Increment, compose
 from vestige.errors import NotFound
 from vestige.jobs.resolve import zoo_entry
@@ -41,14 +41,14 @@ def describe_increments(paths: Sequence[Path]) -> Table:
             _, layers = open_base(path)
             rows += [_row(str(path), increment, scale) for increment, scale in layers]
             if note is None:
-                rows.append([str(path), "no increment applied", None, None, None, None, None])
+                rows.append([str(path), "no increment applied", *[None] * 7])
         else:
             raise NotFound(
                 f"{path} holds neither an increment nor a model.",
                 expected="a folder written by `vestige erase` or `vestige increments apply`.",
                 remedy="check the path.",
             )
-    columns = ["where", "name", "method", "base", "forgets", "norm of change", "scale"]
+    columns = ["where", "name", "method", "base", "forgets", "norm of change", "scale", "digest", "built on"]
     return Table(name="increments", title="Increments", columns=columns, rows=rows)
 
 
@@ -62,6 +62,8 @@ def _row(where: str, increment: Increment, scale: float | None) -> list[Cell]:
         len(manifest.forgotten),
         round(increment.norm(), 4),
         scale,
+        short(manifest.digest),
+        ", ".join(map(short, manifest.after)) or None,
     ]
 
 
@@ -81,11 +83,13 @@ def apply_increments(
     Raises
     ------
     DigestMismatch : an increment belongs to another base.
+    InvalidInput : an increment would not come after those it was trained on top of.
     AlreadyExists : ``out`` is not empty.
     """
     base, layers = open_base(model_folder(model), null_condition=null_condition)
-    layers += [(Increment.load(path), scale) for path in increments]
-    return write_applied(Path(out), base, layers, overwrite=overwrite).digest
+    new = [(Increment.load(path), scale) for path in increments]
+    check_after(new, onto=layers)
+    return write_applied(Path(out), base, [*layers, *new], overwrite=overwrite).digest
 
 
 def remove_increments(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from vestige.erase.recover.recovery import Outcome
 from vestige.jobs.policy import AuditPolicy, VerifyPolicy
+from vestige.jobs.recovery import strongest
 from vestige.record import Estimate, Verdict
 
 Reason = tuple[Verdict, str]
@@ -75,8 +77,10 @@ def _membership(lines: dict[str, Estimate], policy: AuditPolicy) -> Reason:
     return Verdict.INCONCLUSIVE, f"The membership AUC {value:.3f} {bound}: the interval straddles the limit."
 
 
-def judge_verify(summary: Sequence[Estimate], policy: VerifyPolicy) -> tuple[Verdict, list[str]]:
-    """Judge an erasure: what still comes out, what was harmed, what trace remains."""
+def judge_verify(
+    summary: Sequence[Estimate], policy: VerifyPolicy, tried: Sequence[Outcome] = ()
+) -> tuple[Verdict, list[str]]:
+    """Judge an erasure: what still comes out, what was harmed, what trace remains, what the ``tried`` attacks got."""
     lines = {line.name: line for line in summary}
     reasons = [_forgetting(lines, policy)]
     reasons.append(
@@ -88,7 +92,7 @@ def judge_verify(summary: Sequence[Estimate], policy: VerifyPolicy) -> tuple[Ver
         reasons.append(_ratio(growth, policy.max_frechet_ratio, "Fréchet distance to retained images"))
     if policy.residue:
         reasons.append(_residue(lines))
-    return overall(reasons)
+    return overall([*reasons, *_recovery(tried, policy)])
 
 
 def _forgetting(lines: dict[str, Estimate], policy: VerifyPolicy) -> Reason:
@@ -127,3 +131,27 @@ def _residue(lines: dict[str, Estimate]) -> Reason:
     if after.low is not None and after.low > others.high:
         return Verdict.INCONCLUSIVE, f"The images were forgotten past the non-members' level, itself a mark: {numbers}."
     return Verdict.PASS, f"No trace is left that geometry shows: {numbers}."
+
+
+def _recovery(tried: Sequence[Outcome], policy: VerifyPolicy) -> list[Reason]:
+    best = strongest(tried)
+    if best is None:
+        return [(Verdict.PASS, "No recovery attack was tried, so whether the images can be brought back is unknown.")]
+    opening = f"The strongest attack tried was {best.attack} ({best.effort}; {best.budget:,} network evaluations): "
+    if best.blind:
+        return [(Verdict.INCONCLUSIVE, f"{opening}it gets nothing even from the model before the erasure.")]
+    reasons = [_attack(best, opening + best.words, policy)]
+    for outcome in tried:
+        if outcome is not best and not outcome.blind:
+            name = outcome.attack[0].upper() + outcome.attack[1:]
+            words = f"{name} ({outcome.effort}; {outcome.budget:,} network evaluations): {outcome.words}"
+            reasons.append(_attack(outcome, words, policy))
+    return reasons
+
+
+def _attack(outcome: Outcome, words: str, policy: VerifyPolicy) -> Reason:
+    if not outcome.tells:
+        return Verdict.PASS, f"{words} That is no more than its control shows."
+    if not policy.recovery:
+        return Verdict.PASS, f"{words} That is more than its control shows; the policy does not count it."
+    return Verdict.INCONCLUSIVE, f"{words} That is certainly more than its control shows: the images left a mark."

@@ -38,6 +38,9 @@ class VerifyPolicy(_Strict):
         default=1.25, gt=0, description="Fréchet distance to retained images, after/before"
     )
     residue: bool = Field(default=True, description="whether a trace that geometry still shows keeps the verdict open")
+    recovery: bool = Field(
+        default=True, description="whether an attack that gets forgotten images back keeps the verdict open"
+    )
 
 
 class Policy(_Strict):

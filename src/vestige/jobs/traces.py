@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,10 @@ class Probe:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The models and rows that are compared: base, erased, and a retrained model where there is one."""
+    """The models and rows that are compared: base, erased, and a retrained model where there is one.
+
+    ``rows`` are the members that the erasure in question forgets, ``earlier`` those that it found forgotten.
+    """
 
     base: Denoiser
     erased: Denoiser
@@ -68,6 +71,7 @@ class Comparison:
     rows: npt.NDArray[np.int64]
     context: Context
     probe: Probe
+    earlier: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def models(self) -> dict[str, Denoiser]:
@@ -78,7 +82,7 @@ class Comparison:
     @property
     def kept(self) -> npt.NDArray[np.int64]:
         """Members that are not forgotten."""
-        return np.setdiff1d(np.arange(len(self.who.members)), self.rows)
+        return np.setdiff1d(np.arange(len(self.who.members)), np.union1d(self.rows, self.earlier))
 
     def table(self, model: Denoiser, images: ImageSet, times: tuple[float, ...], label: str) -> npt.NDArray[np.float32]:
         """Squared noise errors [rows, times, draws]."""

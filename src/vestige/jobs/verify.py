@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,24 +16,26 @@ from vestige.audit.attack import Attack
 from vestige.audit.extraction.generate_and_filter import Generations
 from vestige.data.split import Split
 from vestige.discover import method
-from vestige.erase.applied import applied, open_base, write_applied
-from vestige.erase.increment import Increment
-from vestige.errors import DigestMismatch, InvalidInput, NotFound
+from vestige.erase.recover.recovery import Recovery, Target
+from vestige.errors import DigestMismatch, InvalidInput
 from vestige.jobs.audit import AnyAttack, Findings, cost_lines, evidence, examine, generations_of, prepare
-from vestige.jobs.erase import Erasure
 from vestige.jobs.judge import judge_verify
 from vestige.jobs.policy import Policy
+from vestige.jobs.recovery import ShadowMembership, recovery_section, try_recovery
 from vestige.jobs.resolve import DataLike, Loading, ModelLike, resolve_judges, resolve_model, zoo_entry
 from vestige.jobs.run import Desk, Run, environment, now
+from vestige.jobs.stack import IncrementLike, Stack
 from vestige.jobs.traces import Comparison, Probe, generation_section, residue_section, retention_section
-from vestige.models.adapters.diffusers import DiffusersDenoiser
-from vestige.models.denoiser import Denoiser
 from vestige.models.sampler import SAMPLERS, Spacing
 from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
 from vestige.record import Estimate, Record, Section
 from vestige.report.evidence import Evidence, Strip
 from vestige.store import Store
+from vestige.zoo import ZooModel
+
+_FEW = 0.1
+"""Largest share of the forgotten images that a model may have seen to stand for one retrained without them."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,17 @@ def _attack(settings: dict[str, Any]) -> AnyAttack:
 def verify(
     model: ModelLike,
     *,
-    increment: Erasure | Increment | str | Path,
+    increment: IncrementLike,
     against: Run | str | Path,
     out: str | Path,
+    below: Sequence[IncrementLike] = (),
+    ledger: str | Path | None = None,
     data: DataLike | None = None,
     non_members: DataLike | None = None,
     reference: ModelLike | None = None,
     probe: Probe | None = None,
+    recover: Sequence[Recovery] = (),
+    shadows: str | Path | None = None,
     policy: Policy | None = None,
     show_images: bool = False,
     overwrite: bool = False,
@@ -103,47 +108,60 @@ def verify(
     model : the base that was audited, without the increment.
     increment : what ``erase`` made.
     against : the audit's run; its attacks, seeds and budget are repeated.
+    below : earlier increments that the model carries beneath this one, in order, where it was made on top of some.
+        Rows that they forget are neither retained nor judged.
+    ledger : file of requests to take them from instead: all active increments up to this one.
     data, non_members : only needed when the audit was given objects instead of paths.
-    reference : a model retrained without the forgotten images, if there is one; the zoo has its own.
+    reference : a model retrained without the forgotten images. The zoo's is taken where it saw at most a tenth.
     probe : times, draws and rows of the residue and retention estimates.
+    recover : attacks that try to bring the forgotten images back.
+    shadows : folder of the attacker's shadow models (``vestige shadow``), for a membership attack with them.
 
     Raises
     ------
-    DigestMismatch : the increment belongs to another base, or model or data are not those of the audit.
+    DigestMismatch : an increment belongs to another base, or model or data are not those of the audit.
+    InvalidInput : the increment was made on top of others that are not given, in their order.
     """
     run = against if isinstance(against, Run) else Run.open(Path(against))
-    change = _increment(increment)
-    again, entry = same_again(run, data, non_members), zoo_entry(model)
+    again = same_again(run, data, non_members)
     subject = resolve_model(model, again.loading)
     base = subject.opened("Verifying an erasure")
-    change.check_base(base.digest)
+    stack = Stack.of(increment, base.digest, below, ledger)
     who, _ = prepare(subject, again.data, again.non_members, again.skip_corrupt)
     _same(run, subject, who)
-    rows = _forgotten(change, who)
-    retrained = reference if reference is not None else (entry.reference.name if entry and entry.reference else None)
+    rows, gone = stack.forgotten(who), stack.earlier(who)
+    retrained, remark = (reference, "") if reference is not None else _retrained(zoo_entry(model), who, rows, gone)
     other = None if retrained is None else resolve_model(retrained, again.loading).opened("The reference")
     probe, policy = probe or Probe(), policy or Policy()
     config = {
         "model": subject.name,
-        "increment": change.digest,
+        "increment": stack.increment.digest,
+        "below": [each.digest for each in stack.below],
         "against": run.record.config,
         "probe": probe.settings(),
+        "recover": [attack.settings() for attack in recover],
+        "shadows": None if shadows is None else str(shadows),
         "reference": None if other is None else other.digest,
         "policy": policy.verify.model_dump(),
     }
     desk = Desk(Path(out), config, again.seed, progress=progress or Silent(), overwrite=overwrite)
     context = desk.context
-    erased = applied(base, [(change, 1.0)])
+    erased = stack.on(base)
     inside = again.loading.subject(f"{subject.name} without {len(rows)} images", erased)
     # The audit already sampled the base; its store answers without another evaluation.
     earlier = replace(context, store=Store(run.folder / "store"))
     before = examine(subject, who, _extraction_only(again.attacks), earlier)
     after = examine(inside, who, again.attacks, context)
-    parts = Comparison(base, erased, other, who, rows, context, probe)
-    summary, sections = _measured(parts, before, after, model)
-    summary += [_restore(subject, base, change, desk.out), *_cost_of_erasing(change)]
+    parts = Comparison(base, erased, other, who, rows, context, probe, gone)
+    summary, sections = _measured(parts, before, after, model, [t for t in (stack.words, remark) if t])
+    summary += [stack.restored(base, desk.out), *stack.costs()]
+    target = Target(erased, base, who.members.take(rows), who.others, other)
+    guess = None if shadows is None else ShadowMembership(shadows, who, rows, again.loading)
+    tried, refused = try_recovery(target, recover, context, guess)
+    more, recovery = recovery_section(tried, target)
+    summary, sections = [*summary, *more], [*sections, *recovery]
     renamed = [line.model_copy(update={"name": f"after/{line.name}"}) for line in after.summary]
-    verdict, reasons = judge_verify(summary, policy.verify)
+    verdict, reasons = judge_verify(summary, policy.verify, tried)
     evaluations = sum(d.evaluations for d in (base, erased, other) if d is not None)
     cost = desk.cost(evaluations)
     record = Record(
@@ -153,7 +171,12 @@ def verify(
         subject={"name": inside.name, "digest": inside.digest, "kind": type(inside.generator).__name__},
         access=inside.access.label,
         config=desk.config,
-        digests={"base": subject.digest, "increment": change.digest, "erased": inside.digest, "data": who.digest},
+        digests={
+            "base": subject.digest,
+            "increment": stack.increment.digest,
+            "erased": inside.digest,
+            "data": who.digest,
+        },
         seeds={"seed": again.seed},
         environment=environment(),
         cost=cost,
@@ -161,20 +184,40 @@ def verify(
         reasons=reasons,
         summary=[*summary, *renamed, *cost_lines(cost.seconds, cost.network_evaluations)],
         sections=[*sections, *(o.section for o in after.outcomes.values())],
-        not_done=after.not_done,
+        not_done=[*after.not_done, *refused],
     )
     pictures = evidence(after, who)
     strips = {**pictures.strips, "quality": _strips(generations_of(before), generations_of(after))}
     return desk.finish(record, Evidence(pictures.pairs, strips), show_images)
 
 
+def _retrained(
+    entry: ZooModel | None, who: Split, rows: npt.NDArray[np.int64], earlier: npt.NDArray[np.int64]
+) -> tuple[str | None, str]:
+    """The zoo's model trained on all other members, or failing that one that saw hardly any of these rows.
+
+    ``earlier`` are rows that were forgotten before. Returns its name and what is to be said about it.
+    """
+    if entry is None:
+        return None, ""
+    gone = {who.members.ids[row] for row in rows}
+    exact = entry.retrained_on(set(who.members.ids) - gone - {who.members.ids[row] for row in earlier})
+    other = entry.reference
+    if exact is not None or other is None:
+        return None if exact is None else exact.name, ""
+    saw = len(gone & set(other.training_data().ids))
+    if saw > _FEW * len(gone):
+        return None, ""
+    return other.name, f"{other.name} stands for a model retrained without them; it saw {saw} of the {len(gone)}."
+
+
 def _measured(
-    parts: Comparison, before: Findings, after: Findings, model: ModelLike
+    parts: Comparison, before: Findings, after: Findings, model: ModelLike, remarks: list[str]
 ) -> tuple[list[Estimate], list[Section]]:
     """What still comes out, quality, retention and residue: their numbers and their sections."""
     features, judge = resolve_judges(model)
     measured = [
-        _forgotten_section(before, after, parts.rows, parts.who),
+        _forgotten_section(before, after, parts, remarks),
         generation_section(parts, generations_of(before), generations_of(after), features, judge),
         retention_section(parts),
         residue_section(parts),
@@ -187,12 +230,6 @@ def _strips(before: Generations | None, after: Generations | None) -> list[Strip
     return [Strip(title, np.moveaxis(made.pixels[:20], 1, -1)) for title, made in named if made is not None]
 
 
-def _increment(increment: Erasure | Increment | str | Path) -> Increment:
-    if isinstance(increment, Erasure):
-        return increment.increment
-    return increment if isinstance(increment, Increment) else Increment.load(Path(increment))
-
-
 def _same(run: Run, subject: Subject, who: Split) -> None:
     for name, have in (("model", subject.digest), ("data", who.digest)):
         if run.record.digests[name] != have:
@@ -203,27 +240,14 @@ def _same(run: Run, subject: Subject, who: Split) -> None:
             )
 
 
-def _forgotten(change: Increment, who: Split) -> npt.NDArray[np.int64]:
-    place = {identity: row for row, identity in enumerate(who.members.ids)}
-    missing = [i for i in change.manifest.forgotten if i not in place]
-    if missing or not change.manifest.forgotten:
-        raise NotFound(
-            f"{len(missing)} rows that the increment forgets are not in the training data."
-            if missing
-            else "The increment does not say which rows it forgets.",
-            expected="the training data that it was made with.",
-            remedy="pass --data with that training data.",
-        )
-    return np.array(sorted(place[i] for i in change.manifest.forgotten), dtype=np.int64)
-
-
 def _extraction_only(attacks: Sequence[AnyAttack]) -> list[AnyAttack]:
     return [a for a in attacks if type(a).__name__ == "GenerateAndFilter"]
 
 
 def _forgotten_section(
-    before: Findings, after: Findings, rows: npt.NDArray[np.int64], who: Split
+    before: Findings, after: Findings, parts: Comparison, remarks: list[str]
 ) -> tuple[list[Estimate], Section]:
+    rows, who = parts.rows, parts.who
     lines: list[Estimate] = []
     for name, findings in (("erase/extracted_before", before), ("erase/extracted_after", after)):
         came = np.intersect1d(findings.extracted, rows)
@@ -245,32 +269,5 @@ def _forgotten_section(
         words.append(f"Training images that come out now and did not before: {len(new)}.")
     if len(still):
         words.append("Still extracted: " + ", ".join(who.members.ids[r] for r in still[:10]) + ".")
+    words += remarks
     return lines, Section(name="forgetting", title="Forgetting: what still comes out", text=words)
-
-
-def _restore(subject: Subject, base: Denoiser, change: Increment, out: Path) -> Estimate:
-    """Apply to a folder, remove, and compare digests with the base."""
-    name, unit = "restore/bit_exact", "1 = identical"
-    if not isinstance(base, DiffusersDenoiser):
-        return Estimate(name=name, value=None, unit=unit, note="only diffusers models can be written to a folder")
-    with tempfile.TemporaryDirectory(dir=out if out.is_dir() else None) as scratch:
-        there, back = Path(scratch) / "erased", Path(scratch) / "restored"
-        changed = write_applied(there, base, [(change, 1.0)])
-        found, layers = open_base(there)
-        restored = write_applied(back, found, layers[1:])
-        exact = restored.digest == base.digest == subject.digest and changed.digest != base.digest
-    return Estimate(name=name, value=float(exact), n=1, unit=unit, note="digest of every weight after apply and remove")
-
-
-def _cost_of_erasing(change: Increment) -> list[Estimate]:
-    cost = change.manifest.cost
-    units = {
-        "forwards_per_step": "forward-equivalents of the batch",
-        "forward_equivalents": "images forward through the network",
-        "steps": "steps",
-    }
-    return [
-        Estimate(name=f"erase/{key}", value=cost[key], unit=unit, note=change.manifest.method)
-        for key, unit in units.items()
-        if key in cost
-    ]
