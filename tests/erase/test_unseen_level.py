@@ -15,7 +15,7 @@ from vestige.erase import residue
 from vestige.erase.applied import applied
 from vestige.erase.data.erasediff import EraseDiff
 from vestige.erase.data.gradient_ascent import GradientAscent
-from vestige.erase.data.unseen_level import UnseenLevel, force, pulled
+from vestige.erase.data.unseen_level import UnseenLevel, force
 from vestige.erase.driver import draw_batch, row_losses
 from vestige.erase.loop import Loop, Stop
 from vestige.erase.request import Request
@@ -60,9 +60,36 @@ def test_losses_pull_towards_the_level_from_both_sides(shop: Any, prediction: Pr
     scale = row_losses(base, batch).detach()
     error = (base.noise(batch.x_t, batch.t, batch.condition) - batch.noise).square().flatten(1).mean(1).detach()
     middle = float(error.quantile(0.5))
-    signs = torch.sign(pulled(base, batch, torch.full((32,), middle), 10.0).detach())
+    signs = torch.sign(UnseenLevel().pulled(base, batch, torch.full((32,), middle)).detach())
     assert torch.equal(signs, torch.sign(error - middle))
     assert bool((scale > 0).all())
+
+
+def test_the_teacher_rules_at_large_noise_and_the_level_at_small(shop: Any) -> None:
+    base = shop.denoiser()
+    batch = draw_batch(base, shop.images(), np.random.default_rng(0), 32)
+    batch = dataclasses.replace(batch, target=torch.randn_like(batch.noise))
+    levels = torch.rand(32) + 0.1
+    alpha, sigma = (value.flatten() for value in base.levels(batch.t))
+    share = 1.5**2 * alpha**2 / (1.5**2 * alpha**2 + sigma**2)
+    answer = base.noise(batch.x_t, batch.t, batch.condition)
+    own = (answer - batch.noise).square().flatten(1).mean(1)
+    taught = (answer - batch.target).square().flatten(1).mean(1)
+    method = UnseenLevel(handover=1.5, level_weight=2.0, teach_weight=0.7)
+    wanted = share * 2.0 * force(own.detach(), levels, 10.0) * own + (1 - share) * 0.7 * taught
+    torch.testing.assert_close(method.pulled(base, batch, levels), wanted)
+    plain = dataclasses.replace(batch, target=None)
+    torch.testing.assert_close(method.pulled(base, plain, levels), 2.0 * force(own.detach(), levels, 10.0) * own)
+
+
+@pytest.mark.parametrize(("classes", "cost"), [(3, 7.0), (0, 6.0)])
+def test_a_step_costs_a_teacher_only_where_there_are_classes(
+    shop: Any, tmp_path: Path, classes: int, cost: float
+) -> None:
+    request = asked(shop)
+    made = UnseenLevel(steps=2, batch_size=4).erase(shop.denoiser(classes), request, shop.context(tmp_path))
+    assert made.manifest.cost["forwards_per_step"] == cost
+    assert made.manifest.cost["forward_equivalents"] == cost * 8 + made.manifest.cost["level_forward_equivalents"]
 
 
 def test_the_level_follows_time_and_the_traits_of_an_image(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +139,7 @@ def test_memorized_images_come_to_the_level_of_unseen_ones_and_not_past_it(shop:
     base, request = memorizing(shop, tmp_path / "learn"), asked(shop)
     rule = Reached.by(base, request, 7)
     before = rule.ratio(base)
-    method = UnseenLevel(steps=300, batch_size=24, learning_rate=2e-3, forget_weight=3.0)
+    method = UnseenLevel(steps=300, batch_size=24, learning_rate=2e-3)
     made = method.erase(base, request, shop.context(tmp_path))
     after = rule.ratio(applied(base, [(made, 1.0)]))
     assert before < 0.3
@@ -155,7 +182,10 @@ def test_a_whole_class_has_no_level(shop: Any, tmp_path: Path) -> None:
         UnseenLevel().erase(shop.denoiser(), request, shop.context(tmp_path))
 
 
-@pytest.mark.parametrize("wrong", [{"forget_weight": 0.0}, {"forget_weight": float("nan")}, {"most": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"level_weight": 0.0}, {"level_weight": float("nan")}, {"most": -1.0}, {"handover": 0.0}, {"teach_weight": -1.0}],
+)
 def test_senseless_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidInput):
         UnseenLevel(**wrong)

@@ -27,7 +27,6 @@ from vestige.errors import InvalidInput, NotFound, Unsupported
 from vestige.features.extractor import Classifier
 from vestige.jobs import bench_erase as room
 from vestige.jobs.bench_erase import Plan, bench_erase, named_erasers
-from vestige.jobs.bench_erase_measure import two_sided
 from vestige.jobs.bench_erase_plan import Bench, Price, Regime
 from vestige.jobs.bench_erase_score import QUANTITIES, Trial, Yardstick
 from vestige.jobs.forget import forgotten_rows, request_for
@@ -292,19 +291,6 @@ def test_stand_ins_take_the_unseen_level() -> None:
     many = Yardstick.of({**original, "forgetting/extracted": Interval(8.0, 6.0, 9.0, 9)}, None)
     assert set(many.telling) == {"forgetting/residue", "forgetting/extracted"}
     assert many.forgetting({"forgetting/residue": exact(30), "forgetting/extracted": exact(0)}) == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize(
-    ("area", "folded"),
-    [
-        (Interval(0.7, 0.6, 0.8, 5), Interval(0.7, 0.6, 0.8, 5)),
-        (Interval(0.3, 0.2, 0.4, 5), Interval(0.7, 0.6, 0.8, 5)),
-        (Interval(0.45, 0.3, 0.6, 5), Interval(0.55, 0.5, 0.7, 5)),
-    ],
-)
-def test_a_two_sided_auc_ignores_the_side(area: Interval, folded: Interval) -> None:
-    found = two_sided(area)
-    assert (found.value, found.low, found.high) == pytest.approx((folded.value, folded.low, folded.high))
 
 
 def test_trials_average_over_seeds() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,7 @@ from PIL import Image
 
 from vestige.data.images import ImageSet
 from vestige.data.split import Split, split
-from vestige.erase.data.erasediff import EraseDiff
-from vestige.erase.data.unseen_level import UnseenLevel
 from vestige.errors import EmptySet, NotFound
-from vestige.jobs.erase import suited
 from vestige.jobs.forget import forgotten_rows, request_for
 
 
@@ -79,15 +75,8 @@ def test_data_without_labels_has_no_class(who: Split) -> None:
         forgotten_rows("class:0", plain)
 
 
-def test_the_method_follows_from_the_request(who: Split) -> None:
-    rows = np.array([0, 9])
-    plain = request_for(who, rows)
-    unseen = ImageSet(np.random.default_rng(5).integers(0, 256, (6, *who.members.shape), dtype=np.uint8))
+def test_classes_without_a_retained_image_are_named(who: Split) -> None:
     labels = who.members.labels
     assert labels is not None
-    whole = dataclasses.replace(request_for(who, np.flatnonzero(labels == labels[0])), unseen=unseen)
-    assert plain.unseen is None
-    assert suited(plain) == EraseDiff()
-    assert suited(dataclasses.replace(plain, unseen=unseen)) == UnseenLevel()
-    assert whole.whole_classes == [labels[0]]
-    assert suited(whole) == EraseDiff()
+    assert request_for(who, np.array([0, 9])).whole_classes == []
+    assert request_for(who, np.flatnonzero(labels == labels[0])).whole_classes == [labels[0]]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
 from vestige.errors import EmptySet, InvalidInput
-from vestige.metrics.interval import clopper_pearson
-from vestige.metrics.roc import auc, exceeds_chance, roc, shuffled_control, tpr_at_fpr
+from vestige.metrics.interval import Interval, clopper_pearson
+from vestige.metrics.roc import auc, either_way, exceeds_chance, roc, shuffled_control, tpr_at_fpr
 
 tied = st.lists(st.integers(-4, 4), min_size=1, max_size=25)
 free = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=25)
@@ -234,3 +234,16 @@ def test_scores_must_be_numbers(function: object) -> None:
             function([1.0, 2.0], bad)  # type: ignore[operator]
         with pytest.raises(error):
             function(bad, [1.0, 2.0])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("area", "folded"),
+    [
+        (Interval(0.7, 0.6, 0.8, 5), Interval(0.7, 0.6, 0.8, 5)),
+        (Interval(0.3, 0.2, 0.4, 5), Interval(0.7, 0.6, 0.8, 5)),
+        (Interval(0.45, 0.3, 0.6, 5), Interval(0.55, 0.5, 0.7, 5)),
+    ],
+)
+def test_an_auc_either_way_ignores_the_side(area: Interval, folded: Interval) -> None:
+    found = either_way(area)
+    assert (found.value, found.low, found.high) == pytest.approx((folded.value, folded.low, folded.high))

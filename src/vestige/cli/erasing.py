@@ -9,7 +9,6 @@ import typer
 
 from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt
 from vestige.dependencies import require_working_dependencies
-from vestige.errors import InvalidInput
 
 increments = typer.Typer(help="Show, apply, remove and compose increments.", no_args_is_help=True)
 
@@ -38,12 +37,7 @@ def erase(
     non_members: Annotated[
         str | None, typer.Option(help="Images from the same source, never trained on, for methods that need some.")
     ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="Eraser, as `vestige ls` names it. auto: unseenlevel; erasediff for a class or without --non-members."
-        ),
-    ] = "auto",
+    method: Annotated[str, typer.Option(help="Eraser, as `vestige ls` names it.")] = "erasediff",
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the method, e.g. --set steps=300 --set target=noise."),
@@ -73,11 +67,7 @@ def erase(
     from vestige.jobs.erase import erase as run
     from vestige.jobs.increments import describe_increments
 
-    if method.lower() == "auto" and setting:
-        raise InvalidInput(
-            f"--set {setting[0]} without a method.", expected="the method whose setting it is.", remedy="add --method."
-        )
-    eraser = None if method.lower() == "auto" else with_settings(find(vestige.erase, Eraser, method), setting or [])
+    eraser = with_settings(find(vestige.erase, Eraser, method), setting or [])
     with bars() as progress:
         done = run(
             model,

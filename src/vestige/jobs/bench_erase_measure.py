@@ -28,7 +28,7 @@ from vestige.metrics.coverage import Balls, density_coverage, precision_recall
 from vestige.metrics.frechet import Gaussian, frechet_interval, kernel_distance
 from vestige.metrics.interval import Interval, clopper_pearson, mean_interval, ratio_interval
 from vestige.metrics.paired_distance import feature_distance, pixel_distance, relative_distance
-from vestige.metrics.roc import auc
+from vestige.metrics.roc import auc, either_way
 from vestige.models.denoiser import Denoiser
 from vestige.store import write_text
 
@@ -152,17 +152,10 @@ def _traces(ground: Ground, model: Denoiser) -> Measured:
         found["forgetting/residue_unseen"] = mean_interval(outside)
         if len(residue) > 1:
             found["forgetting/membership_auc"] = auc(-residue, -outside)
-            found["forgetting/membership"] = two_sided(found["forgetting/membership_auc"])
+            found["forgetting/membership"] = either_way(found["forgetting/membership_auc"])
     losses = [ground.errors(m, ground.retained, probe.retain_times, "retained") for m in (model, ground.base)]
     found["retention/loss_ratio"] = ratio_interval(losses[0], losses[1], seed=ground.context.seed)
     return found
-
-
-def two_sided(area: Interval) -> Interval:
-    """An AUC whichever side it favours, in [0.5, 1]: an attacker may turn his score around."""
-    ends = sorted(max(v, 1 - v) for v in (area.low, area.high))
-    low = 0.5 if area.covers(0.5) else ends[0]
-    return Interval(max(area.value, 1 - area.value), low, ends[1], area.n)
 
 
 def _outputs(ground: Ground, made: Generations) -> Measured:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vestige.erase.data.erasediff import EraseDiff
-from vestige.erase.data.unseen_level import UnseenLevel
 from vestige.erase.eraser import Eraser
 from vestige.erase.increment import MANIFEST, Increment
 from vestige.erase.ledger_entry import Erased
 from vestige.erase.loop import Loop
-from vestige.erase.request import Request
 from vestige.erase.workers import Workers
 from vestige.errors import AlreadyExists
 from vestige.execute import Context
@@ -69,7 +67,7 @@ def erase(
     non_members : images of the same source that the model never saw, for methods and stopping rules that need some;
         near-duplicates of training images are taken out. A zoo model brings its own with its training data.
     out : folder of the increment.
-    method : an :class:`Eraser`; :func:`suited` chooses if absent.
+    method : an :class:`Eraser`; EraseDiff if absent.
     loop : how its loop is carried out.
     ledger : file in which requests are recorded. The erasure then starts from the base and the increments that are
         active in it, and rows that those have forgotten are neither erased again nor retained.
@@ -79,7 +77,7 @@ def erase(
     ------
     VestigeError : bad input, named, before any work is done; NothingChanged if no weight moved.
     """
-    folder, loop = Path(out), loop or Loop()
+    folder, method, loop = Path(out), method or EraseDiff(), loop or Loop()
     name = name or folder.name
     _refuse_increment(folder, overwrite)
     book = open_ledger(ledger, who, name, folder)
@@ -87,7 +85,7 @@ def erase(
     subject = resolve_model(model, Loading(DDIM(), null_condition=null_condition))
     data = training_split(subject, model, retain, skip_corrupt, non_members)
     work = work_left(book, subject, data, forgotten_rows(forget, data))
-    denoiser, method = subject.opened("Erasing"), method or suited(work.request)
+    denoiser = subject.opened("Erasing")
     writes = workers.rank == 0
     context = Context(Store(folder / "store"), seed, progress=(progress if writes else None) or Silent())
     increment = method.erase(denoiser, work.request, context, name=name, loop=loop, after=work.after)
@@ -101,15 +99,6 @@ def erase(
     )
     book.append(entry)
     return Erasure(folder, increment, entry, work.forgotten_before)
-
-
-def suited(request: Request) -> Eraser:
-    """The eraser for a request where none is named.
-
-    UnseenLevel where images never seen show the level that the forgotten ones should come to; EraseDiff without such
-    images, and for a class that is to be forgotten altogether.
-    """
-    return EraseDiff() if request.unseen is None or request.whole_classes else UnseenLevel()
 
 
 def _refuse_increment(folder: Path, overwrite: bool) -> None:

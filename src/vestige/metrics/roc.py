@@ -184,6 +184,13 @@ def shuffled_control(
     return auc(pooled[: positives.size], pooled[positives.size :], confidence)
 
 
+def either_way(area: Interval) -> Interval:
+    """An AUC whichever side it favours, in [0.5, 1]: an attacker may turn his score around."""
+    ends = sorted(max(v, 1 - v) for v in (area.low, area.high))
+    low = 0.5 if area.covers(0.5) else ends[0]
+    return Interval(max(area.value, 1 - area.value), low, ends[1], area.n)
+
+
 def _log_choose(total: int, chosen: FloatArray) -> FloatArray:
     return -betaln(total - chosen + 1.0, chosen + 1.0) - np.log(total + 1.0)
 

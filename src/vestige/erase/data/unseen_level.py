@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vestige.erase.data.balance import Weights, descend
 from vestige.erase.data.sides import Sides
+from vestige.erase.data.teacher import Target, Teacher
 from vestige.erase.driver import Batch, Driver, error_scale, row_losses
 from vestige.erase.eraser import Eraser
 from vestige.erase.request import Request
@@ -27,25 +28,29 @@ class UnseenLevel(Eraser):
     With the error ``l`` of a noisy forgotten image x, a pixel, and the error ``tau(x, t)`` that the base would have on
     it had it never seen it, each step descends
 
-        ``E_retain ||eps - eps_hat||^2 + w E_forget tau / 2 log^2(l / tau)``.
+        ``E_retain ||eps - eps_hat||^2 + E_forget [w a tau / 2 log^2(l / tau) + v s ||eps_f - eps_hat||^2]``,
+
+    where ``a = 1 / (1 + (sigma / alpha / r)^2)`` and ``s = 1 - a``.
 
     ``tau`` is predicted from images never seen: by time, by total variation, and by the distance to the nearest
     retained images (:class:`vestige.erase.residue.Level`).
 
-    The second term pulls from both sides: a memorized image, whose error lies far below the level, is pushed up, with
-    a force that does not die with its small gradient; one that stands at the level is left alone; one beyond it
-    is pulled back. So what is left is what a model that never saw the image would show, as far as the error tells.
-    The force ``tau log(l / tau) / l`` on the error is bounded by ``most``.
+    The second term, which rules at small noise, pulls from both sides: a memorized image, whose error lies far below
+    the level, is pushed up, with a force that does not die with its small gradient; one that stands at the level is
+    left alone; one beyond it is pulled back. The force ``tau log(l / tau) / l`` on the error is bounded by ``most``.
+    The third rules at large noise, where an error hardly says which image a sample is drawn to: it teaches the frozen
+    base's answer under another class, as EraseDiff does. Without classes there is no such answer and ``a`` is 1.
 
     It is meant for single images and everything that an audit extracted. A class that is to be forgotten altogether
-    has no images never seen in the model's own classes to compare with, and is refused. A step costs six
-    forward-equivalents; the level costs 1,020, once.
+    has no images never seen in the model's own classes to compare with, and is refused. A step costs seven
+    forward-equivalents, six with a bank of targets or without classes; the level costs 1,020, once.
 
     Parameters
     ----------
     steps, batch_size, learning_rate : of Adam; the batch is that of either side.
-    forget_weight : w.
+    level_weight, teach_weight : w and v.
     most : bound on the force.
+    handover : r, the noise-to-signal ratio at which both terms weigh alike.
 
     Source: ours; the retain loss is that of Ho et al. 2020, arXiv 2006.11239, equation 14, and that forgetting past
     the level of a retrained model is a leak of its own follows Hayes et al. 2024, arXiv 2403.01218.
@@ -54,14 +59,17 @@ class UnseenLevel(Eraser):
     claim: ClassVar[str] = "moves the error on forgotten images to the level of images never seen, and no further"
     source: ClassVar[str] = "ours; the level of a retrained model as the aim: Hayes et al. 2024, arXiv 2403.01218"
 
-    forget_weight: float = 3.0
+    level_weight: float = 3.0
+    teach_weight: float = 0.4
     most: float = 10.0
+    handover: float = 2.0
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(v) and v > 0 for v in (self.forget_weight, self.most)):
+        positive = (self.level_weight, self.most, self.handover)
+        if not all(math.isfinite(v) and v > 0 for v in positive) or not 0 <= self.teach_weight < math.inf:
             raise InvalidInput(
-                f"forget_weight={self.forget_weight}, most={self.most}.",
-                expected="positive, finite numbers.",
+                f"{self}.",
+                expected="finite numbers, all but teach_weight positive.",
                 remedy="change the option.",
             )
 
@@ -84,13 +92,16 @@ class UnseenLevel(Eraser):
         spent, sides = driver.evaluations - before, Sides(driver, request)
         described = traits(request.forget, request.retain)
 
+        teacher = Teacher.of(Target.AUTO, driver.base, request)
+
         def losses(part: Batch) -> Tensor:
-            return pulled(driver.student, part, level.at(part.t, described[part.rows]), self.most)
+            return self.pulled(driver.student, part, level.at(part.t, described[part.rows]))
 
         def step(index: int, rng: np.random.Generator) -> None:
             g_r = driver.gradient(sides.kept(rng), partial(row_losses, driver.student))
-            g_f = driver.gradient(sides.gone(rng), losses)
-            descend(driver.parameters, g_r, g_f, Weights(1.0, self.forget_weight))
+            gone = sides.gone(rng) if teacher.classes is None else sides.taught(index, rng, teacher)
+            g_f = driver.gradient(gone, losses)
+            descend(driver.parameters, g_r, g_f, Weights(1.0, 1.0))
 
         cost = driver.run(step, f"UnseenLevel, {len(request.forget)} images")
         return {
@@ -99,11 +110,20 @@ class UnseenLevel(Eraser):
             "level_forward_equivalents": float(spent),
         }
 
+    def pulled(self, student: Denoiser, batch: Batch, levels: Tensor) -> Tensor:
+        """Losses [n]: the pull to the level and, where the batch has targets, the pull to those, shared by time.
 
-def pulled(student: Denoiser, batch: Batch, levels: Tensor, most: float) -> Tensor:
-    """Losses [n] whose gradient is that of ``tau / 2 log^2(l / tau)``, the force on each error bounded."""
-    losses = row_losses(student, batch)
-    return force(losses.detach(), levels * error_scale(student, batch.t).flatten(), most) * losses
+        The gradient of the first is that of ``tau / 2 log^2(l / tau)``, the force on each error bounded.
+        """
+        answer, scale = student.noise(batch.x_t, batch.t, batch.condition), error_scale(student, batch.t)
+        own = ((answer - batch.noise).square() * scale).flatten(1).mean(1)
+        level = self.level_weight * force(own.detach(), levels * scale.flatten(), self.most) * own
+        if batch.target is None:
+            return level
+        alpha, sigma = (value.flatten() for value in student.levels(batch.t))
+        share = 1 / (1 + (sigma / alpha / self.handover).square())
+        taught = self.teach_weight * ((answer - batch.target).square() * scale).flatten(1).mean(1)
+        return share * level + (1 - share) * taught
 
 
 def force(losses: Tensor, levels: Tensor, most: float) -> Tensor:

@@ -11,7 +11,7 @@ from vestige.erase.recover.measure import Floats, check, denoising_errors, shown
 from vestige.erase.recover.recovery import Outcome, Recovery, Target
 from vestige.execute import Context
 from vestige.metrics.interval import Interval, estimate
-from vestige.metrics.roc import auc, shuffled_control
+from vestige.metrics.roc import auc, either_way, shuffled_control
 from vestige.models.denoiser import Denoiser
 from vestige.record import Estimate
 
@@ -74,11 +74,9 @@ class LossMembership(Recovery):
 
 def _summary(areas: dict[str, Interval], control: Interval, advantage: Interval, joint: str) -> list[Estimate]:
     area, unit = areas["erased"], "probability"
-    folded = max(area.value, 1 - area.value)
-    bounds = (max(0.5, area.low, 1 - area.high), max(area.high, 1 - area.low))
     lines = [
         estimate("recover/membership_auc", area, unit, "above 0.5: not forgotten; below: forgotten past unseen images"),
-        estimate("recover/membership_auc_either_way", Interval(folded, *bounds, area.n), unit),
+        estimate("recover/membership_auc_either_way", either_way(area), unit),
         estimate("recover/membership_auc_control", control, unit, "forgotten and unseen dealt at random"),
         estimate("recover/membership_auc_base", areas["base"], unit, "before the erasure"),
     ]
