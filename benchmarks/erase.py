@@ -9,6 +9,8 @@ without that class, at two looks in succession. Looks are neither timed nor coun
 (a backward pass counts two) and processor seconds of one core to that point, and what was kept there: the Fréchet
 distance of the other classes' samples to their images, and the denoising loss on retained ones.
 
+A run that has only just reached the level has also done most damage: read the costs together with what was kept.
+
 The Fisher information of Selective Amnesia is counted twice: as run here, and with the published budget of 1,000 times
 an image, which is out of reach.
 """

@@ -27,6 +27,7 @@ from vestige.erase.driver import check_resolution
 from vestige.erase.eraser import Eraser
 from vestige.erase.increment import Increment
 from vestige.erase.loop import Loop, Precision
+from vestige.erase.workers import Workers
 from vestige.errors import InvalidInput, Unsupported
 
 METHODS: list[Eraser] = [
@@ -242,3 +243,9 @@ def test_two_processes_do_what_one_does(shop: Any, tmp_path: Path) -> None:
         )
         assert close(one, two)
         assert one.manifest.cost == two.manifest.cost
+
+
+def test_more_processes_than_images_are_refused(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workers, "of_process", staticmethod(lambda: Workers(0, 5)))
+    with pytest.raises(InvalidInput, match="5 processes share a batch of 4"):
+        FineTune(steps=1, batch_size=4).erase(shop.denoiser(), shop.request(), shop.context(tmp_path))

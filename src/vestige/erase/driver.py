@@ -178,6 +178,12 @@ class Driver:
             )
         check_resolution(self.parameters, self.learning_rate)
         self.workers = Workers.of_process()
+        if self.batch_size < self.workers.count:
+            raise InvalidInput(
+                f"{self.workers.count} processes share a batch of {self.batch_size}.",
+                expected="at least one image for each.",
+                remedy="raise the batch size, or start fewer processes.",
+            )
         self.student = self.base.with_module(self.module)
         fused = all(p.dtype == torch.float32 and p.device.type in ("cpu", "cuda") for p in self.parameters)
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.learning_rate, fused=fused)

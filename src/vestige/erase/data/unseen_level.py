@@ -91,7 +91,6 @@ class UnseenLevel(Eraser):
         level = Level.of(driver.base, request, driver.context.seed)
         spent, sides = driver.evaluations - before, Sides(driver, request)
         described = traits(request.forget, request.retain)
-
         teacher = Teacher.of(Target.AUTO, driver.base, request)
 
         def losses(part: Batch) -> Tensor:
