@@ -1,18 +1,22 @@
-"""What it costs to forget: erasers at the point where they first reach one level of forgetting.
+"""What it costs to forget a class, and to forget it without harm: erasers with ever longer schedules.
 
-    python benchmarks/erase.py [--seeds 3] [--out benchmarks/results]
+    python benchmarks/erase.py [--seeds 2] [--out benchmarks/results]
 
-On the shipped ``digits-ddpm`` class 0 is forgotten. EraseDiff (with a bank of targets), Selective Amnesia, SalUn, and
-the published loop of EraseDiff with its inner steps written out, all with one learning rate, run until the mean
-probability of class 0 under the judge, over samples that ask for it, has come within 0.05 of the model retrained
-without that class, at two looks in succession. Looks are neither timed nor counted. Reported are forward-equivalents
-(a backward pass counts two) and processor seconds of one core to that point, and what was kept there: the Fréchet
-distance of the other classes' samples to their images, and the denoising loss on retained ones.
+On the shipped ``digits-ddpm`` class 0 is forgotten by EraseDiff with ``start=others`` and ``eta=0`` (the class's label
+embedding starts as the mean of the others', and no step may raise the forget loss), by EraseDiff as it comes, by
+Selective Amnesia, by SalUn, by MeanLabel, and by the published loop of EraseDiff with its inner steps written out.
+Every eraser runs whole schedules, short ones first, at each of two learning rates, the published one and a higher.
+The cheapest is reported that brings the mean probability of class 0 under the judge, over samples that ask for it,
+within 0.05 of the model retrained without that class
 
-A run that has only just reached the level has also done most damage: read the costs together with what was kept.
+- ``forgets``: at all, whatever it does to the rest;
+- ``keeps``: and leaves the Fréchet distance of the other classes' samples to their images within a quarter of the
+  original's.
 
-The Fisher information of Selective Amnesia is counted twice: as run here, and with the published budget of 1,000 times
-an image, which is out of reach.
+A schedule that is not long enough is reported as a cost of at least the longest that was run. Cost is in
+forward-equivalents (a backward pass counts two) and processor seconds; looks at the model are in neither. The
+Fisher information of Selective Amnesia is counted twice: as run here, and with the published budget of 1,000 times an
+image, which is out of reach.
 """
 
 from __future__ import annotations
@@ -21,10 +25,9 @@ import argparse
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,13 +35,13 @@ from table import RESULTS, Row, write
 from torch import Tensor, nn
 
 from vestige.data.images import to_uint8
-from vestige.erase import driver as loop_room
-from vestige.erase.data.erasediff import EraseDiff
+from vestige.erase.applied import applied
+from vestige.erase.data.erasediff import EraseDiff, Start
+from vestige.erase.data.mean_label import MeanLabel
 from vestige.erase.data.salun import SalUn
 from vestige.erase.data.selective_amnesia import PUBLISHED_TIMES, SelectiveAmnesia
-from vestige.erase.driver import Driver, draw_batch, row_losses
+from vestige.erase.driver import Batch, draw_batch, row_losses
 from vestige.erase.eraser import Eraser
-from vestige.erase.loop import Loop
 from vestige.erase.request import Request
 from vestige.execute import Context
 from vestige.jobs.forget import forgotten_rows, request_for, training_split
@@ -51,14 +54,36 @@ from vestige.store import Store
 from vestige.zoo import zoo_model
 
 MODEL, RETRAINED, FORGOTTEN = "digits-ddpm", "digits-ddpm-without-0", 0
-MARGIN, LOOK_EVERY, LOOKED_AT, DRAWN = 0.05, 2, 64, 900
-LEARNING_RATE, STEPS = 7e-4, 200
+MARGIN, SLACK, ASKED, DRAWN = 0.05, 1.25, 256, 900
+SCHEDULES, RATES = (10, 30, 100), (1e-4, 7e-4)
 SAMPLER = DDIM(steps=10)
-KEPT = {
-    "probability": "mean probability of the class",
-    "frechet": "squared feature units",
-    "loss": "retain loss after / before",
-}
+OURS = "erasediff"
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A model after one schedule, and what that cost: forward-equivalents and processor seconds."""
+
+    model: Denoiser
+    passes: float
+    seconds: float
+
+
+Run = Callable[[int, float, int], Erased]
+"""From steps, learning rate and seed to the model."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one schedule costs, forgets and keeps, a mean over seeds; ``frechet`` and ``loss`` only where it forgets."""
+
+    steps: int
+    rate: float
+    passes: float
+    seconds: float
+    probability: float
+    frechet: float | None = None
+    loss: float | None = None
 
 
 @dataclass
@@ -68,6 +93,8 @@ class Judge:
     base: Denoiser
     request: Request
     retrained: Denoiser
+    level: float = field(init=False)
+    bound: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.classifier = zoo_model(MODEL).classifier()
@@ -75,7 +102,8 @@ class Judge:
         self.target = Gaussian.fit(self.classifier.features(pixels))
         self.batch = draw_batch(self.base, self.request.retain, np.random.default_rng(7), 512)
         self.reference = self.loss(self.base)
-        self.level = self.forgotten(self.retrained, 256) + MARGIN
+        self.level = self.forgotten(self.retrained) + MARGIN
+        self.bound = SLACK * self.frechet(self.base)
 
     def samples(self, model: Denoiser, labels: np.ndarray) -> np.ndarray:
         """Images uint8 of the labels, from noise that depends on the place alone."""
@@ -88,9 +116,9 @@ class Judge:
         return to_uint8(torch.cat(parts))
 
     @torch.no_grad()
-    def forgotten(self, model: Denoiser, count: int = LOOKED_AT) -> float:
+    def forgotten(self, model: Denoiser) -> float:
         """Mean probability of the forgotten class over samples that ask for it."""
-        made = self.samples(model, np.full(count, FORGOTTEN, np.int64))
+        made = self.samples(model, np.full(ASKED, FORGOTTEN, np.int64))
         return float(self.classifier.probabilities(made)[:, FORGOTTEN].mean())
 
     @torch.no_grad()
@@ -105,141 +133,156 @@ class Judge:
         parts = (self.batch.part(slice(i, i + 128)) for i in range(0, len(self.batch), 128))
         return float(torch.cat([row_losses(model, part) for part in parts]).mean())
 
+    def seen(self, made: Sequence[Erased], steps: int, rate: float) -> Seen:
+        """The means over erasures; what is kept is looked at only where the class is forgotten."""
+        passes, seconds = (float(np.mean([getattr(m, k) for m in made])) for k in ("passes", "seconds"))
+        found = Seen(steps, rate, passes, seconds, float(np.mean([self.forgotten(m.model) for m in made])))
+        if not self.forgets(found):
+            return found
+        losses = [self.loss(m.model) / self.reference for m in made]
+        frechet = float(np.mean([self.frechet(m.model) for m in made]))
+        return replace(found, frechet=frechet, loss=float(np.mean(losses)))
 
-@dataclass
-class Watch:
-    """Takes the time and the passes of a run, without the looks, and notes where the level was reached."""
+    def forgets(self, seen: Seen) -> bool:
+        """Whether the class is as good as gone."""
+        return seen.probability <= self.level
 
-    judge: Judge
-    seconds: float = 0.0
-    passes: float = 0.0
-    reached: dict[str, float] = field(default_factory=dict)
-    below: bool = False
-    _since: float = 0.0
-
-    def start(self) -> None:
-        """From here on it counts."""
-        self._since = time.process_time()
-
-    def look(self, model: Denoiser, passes: float) -> bool:
-        """Whether the level is reached, noting everything at that point."""
-        self.seconds += time.process_time() - self._since
-        self.passes = passes
-        before, self.below = self.below, self.judge.forgotten(model) <= self.judge.level
-        if before and self.below:
-            self.reached = {
-                "seconds": self.seconds,
-                "passes": passes,
-                "probability": self.judge.forgotten(model, 256),
-                "frechet": self.judge.frechet(model),
-                "loss": self.judge.loss(model) / self.judge.reference,
-            }
-        self.start()
-        return bool(self.reached)
+    def keeps(self, seen: Seen) -> bool:
+        """Whether it is, and the rest is not much worse."""
+        return seen.frechet is not None and seen.frechet <= self.bound
 
 
-class Enough(Exception):
-    """The level is reached."""
+def ours(eraser: Eraser, base: Denoiser, request: Request) -> Run:
+    """One of the package's erasers, with other steps and another rate."""
+
+    def run(steps: int, rate: float, seed: int) -> Erased:
+        chosen = replace(eraser, steps=steps, learning_rate=rate)
+        with tempfile.TemporaryDirectory() as folder:
+            since = time.process_time()
+            increment = chosen.erase(base, request, Context(Store(Path(folder)), seed))
+            seconds = time.process_time() - since
+        return Erased(applied(base, [(increment, 1.0)]), increment.manifest.cost["forward_equivalents"], seconds)
+
+    return run
 
 
-def ours(eraser: Eraser, loop: Loop, base: Denoiser, request: Request, seed: int, judge: Judge) -> Watch:
-    """One of the package's erasers, watched from outside."""
-    watch, spent = Watch(judge), {"steps": 0.0}
-    advance = Driver._advance
-
-    def watched(driver: Driver, index: int, step: Any) -> int:
-        passes = advance(driver, index, step)
-        spent["steps"] += passes
-        if (index + 1) % LOOK_EVERY == 0:
-            before = base.evaluations, driver.student.evaluations
-            fixed = fixed_cost(eraser, request)
-            if watch.look(driver.student, spent["steps"] + fixed):
-                raise Enough
-            base.evaluations, driver.student.evaluations = before
-        return passes
-
-    with tempfile.TemporaryDirectory() as folder:
-        loop_room.Driver._advance = watched  # type: ignore[method-assign]
-        try:
-            watch.start()
-            eraser.erase(base, request, Context(Store(Path(folder)), seed), loop=loop)
-        except Enough:
-            pass
-        finally:
-            loop_room.Driver._advance = advance  # type: ignore[method-assign]
-    return watch
-
-
-def fixed_cost(eraser: Eraser, request: Request) -> float:
-    """Forward-equivalents before the first step."""
-    if isinstance(eraser, SelectiveAmnesia):
-        return 3.0 * min(eraser.fisher_images, len(request.retain)) * eraser.fisher_times
-    if isinstance(eraser, SalUn):
-        rows = min(eraser.mask_samples, len(request.forget))
-        return 3.0 * rows * max(1, -(-eraser.mask_samples // len(request.forget)))
-    return 0.0
-
-
-def published_loop(base: Denoiser, request: Request, seed: int, judge: Judge, settings: EraseDiff) -> Watch:
+def published_loop(base: Denoiser, request: Request, settings: EraseDiff) -> Run:
     """EraseDiff as published: K passes over the forgotten images on a copy before each pass over retained ones.
 
-    Written from the algorithm and its public settings (K = 2, S = 2, one other class a batch, the live network as
-    teacher, lambda from the gradients): an inner step costs 4 forward-equivalents, an outer one 11, since both
-    gradients are taken apart and then the sum once more. One Adam serves both. Retained images an outer pass: 0.9 of
-    the forgotten ones', as published.
+    Written from the algorithm and its public settings (K = 2, one other class a batch, the live network as teacher,
+    lambda from the gradients, a rate that stays): an inner step costs 4 forward-equivalents, an outer one 11, since
+    both gradients are taken apart and then the sum once more. One Adam serves both. Retained images an outer pass: 0.9
+    of the forgotten ones', as published. ``steps`` counts outer ones.
     """
-    watch, size = Watch(judge), settings.batch_size
-    module = copy.deepcopy(base.module)
-    student = base.with_module(module)
-    parameters = list(module.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
-    passes, steps = 0.0, 0
+    size = settings.batch_size
     inner, outer = max(1, round(len(request.forget) / size)), max(1, round(0.9 * len(request.forget) / size))
-    rng = generator(seed, Stream.ERASE, 0, 9)
 
-    def forget(batch: loop_room.Batch) -> Tensor:
-        shift = int(rng.integers(1, base.classes))
-        assert batch.condition is not None
-        target = student.noise(batch.x_t, batch.t, (batch.condition + shift) % base.classes).detach()
-        return row_losses(student, replace(batch, target=target)).mean()
+    def run(steps: int, rate: float, seed: int) -> Erased:
+        student = base.with_module(copy.deepcopy(base.module))
+        parameters = list(student.module.parameters())
+        optimizer = torch.optim.Adam(parameters, lr=rate)
+        rng, spent, done = generator(seed, Stream.ERASE, 0, 9), 0, 0
 
-    def follow() -> None:
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        def forget(batch: Batch) -> Tensor:
+            assert batch.condition is not None
+            shift = int(rng.integers(1, base.classes))
+            target = student.noise(batch.x_t, batch.t, (batch.condition + shift) % base.classes).detach()
+            return row_losses(student, replace(batch, target=target)).mean()
 
-    watch.start()
-    while steps < settings.steps:
-        for _ in range(2):
+        def follow(loss: Tensor) -> None:
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+
+        since = time.process_time()
+        while done < steps:
             saved = [p.detach().clone() for p in parameters]
             for _ in range(2 * inner):
-                optimizer.zero_grad()
-                forget(draw_batch(base, request.forget, rng, size)).backward()
-                follow()
-                passes += 4 * size
+                follow(forget(draw_batch(base, request.forget, rng, size)))
+                spent += 4 * size
             with torch.no_grad():
                 for parameter, value in zip(parameters, saved, strict=True):
                     parameter.copy_(value)
-            for _ in range(outer):
+            for _ in range(min(outer, steps - done)):
                 gone = forget(draw_batch(base, request.forget, rng, size))
                 kept = row_losses(student, draw_batch(base, request.retain, rng, size, request.retain_copies)).mean()
                 g_f = torch.autograd.grad(gone, parameters, retain_graph=True)
                 g_r = torch.autograd.grad(kept, parameters, retain_graph=True)
                 dot = sum(float((a * b).sum()) for a, b in zip(g_f, g_r, strict=True))
                 square = sum(float((a * a).sum()) for a in g_f)
-                optimizer.zero_grad()
-                (kept + max(0.0, settings.eta - dot / square) * gone).backward()
-                follow()
-                passes += 11 * size
-                steps += 1
-                if steps % LOOK_EVERY == 0 and watch.look(student, passes):
-                    return watch
-    return watch
+                follow(kept + max(0.0, settings.eta - dot / square) * gone)
+                spent, done = spent + 11 * size, done + 1
+        return Erased(student, spent, time.process_time() - since)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Found:
+    """The cheapest schedule that forgets, and that keeps as well; None where none of those run did."""
+
+    forgets: Seen | None
+    keeps: Seen | None
+    most: Seen
+
+
+def search(name: str, run: Run, judge: Judge, seeds: int) -> Found:
+    """Run schedules, short ones first, at each rate, until one keeps; longer ones cost more."""
+    seen: list[Seen] = []
+    for rate in RATES:
+        for steps in SCHEDULES:
+            seen.append(judge.seen([run(steps, rate, seed) for seed in range(seeds)], steps, rate))
+            print(f"{name}: {seen[-1]}", flush=True)
+            if judge.keeps(seen[-1]):
+                break
+
+    def cheapest(suits: Callable[[Seen], bool]) -> Seen | None:
+        return min((s for s in seen if suits(s)), key=lambda s: s.passes, default=None)
+
+    return Found(cheapest(judge.forgets), cheapest(judge.keeps), max(seen, key=lambda s: s.passes))
+
+
+def compared(found: dict[str, Found], request: Request, seeds: int) -> list[Row]:
+    """Cost of ours against each other's, then what each forgot and kept there."""
+    rows: list[Row] = []
+    published = 3.0 * (len(request.retain) - SelectiveAmnesia().fisher_images) * PUBLISHED_TIMES
+    for aim in ("forgets", "keeps"):
+        mine = getattr(found[OURS], aim)
+        for other in (name for name in found if name != OURS and mine is not None):
+            theirs = getattr(found[other], aim)
+            least, named = theirs or found[other].most, other if theirs else f"{other}, which did not"
+            for key, unit in (("passes", "forward-equivalents"), ("seconds", "core seconds")):
+                ours, cost = getattr(mine, key), getattr(least, key)
+                rows.append(Row(f"{OURS}/cost/{aim}/{unit}", ours, cost, named, cost / ours, unit, seeds))
+            if other == "selective_amnesia":
+                whole = least.passes + published
+                label = f"{named}, published Fisher budget, counted"
+                ratio = whole / mine.passes
+                rows.append(
+                    Row(f"{OURS}/cost/{aim}/counted", mine.passes, whole, label, ratio, "forward-equivalents", 1)
+                )
+        for name, each in found.items():
+            at = getattr(each, aim)
+            if at is not None:
+                rows += kept(f"{name}/{aim}", at.probability, at.frechet, at.loss, seeds)
+                rows.append(Row(f"{name}/{aim}/steps", at.steps, at.rate, "learning rate", None, "steps", seeds))
+    return rows
+
+
+def kept(name: str, probability: float, frechet: float, loss: float, seeds: int) -> list[Row]:
+    """What a model forgot and kept."""
+    return [
+        Row(f"{name}/probability", probability, None, "", None, "mean probability of the class", seeds),
+        Row(f"{name}/frechet", frechet, None, "", None, "squared feature units", seeds),
+        Row(f"{name}/loss", loss, None, "", None, "retain loss after / before", seeds),
+    ]
 
 
 def main() -> None:
     """Run everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     loading = Loading(SAMPLER)
@@ -247,56 +290,20 @@ def main() -> None:
     base, who = subject.opened("Forgetting"), training_split(subject, MODEL, None, False)
     request = request_for(who, forgotten_rows(f"class:{FORGOTTEN}", who))
     judge = Judge(base, request, resolve_model(RETRAINED, loading).opened("The reference"))
-    erasediff = EraseDiff(steps=STEPS, learning_rate=LEARNING_RATE, eta=1.0)
-    salun = SalUn(steps=STEPS, learning_rate=LEARNING_RATE)
-    amnesia = SelectiveAmnesia(steps=STEPS, learning_rate=LEARNING_RATE)
-    runs: dict[str, Callable[[int], Watch]] = {
-        "erasediff": lambda seed: ours(erasediff, Loop(bank=50), base, request, seed, judge),
-        "published_loop": lambda seed: published_loop(base, request, seed, judge, erasediff),
-        "salun": lambda seed: ours(salun, Loop(bank=50), base, request, seed, judge),
-        "selective_amnesia": lambda seed: ours(amnesia, Loop(), base, request, seed, judge),
+    runs = {
+        OURS: ours(EraseDiff(start=Start.OTHERS, eta=0.0), base, request),
+        "erasediff_as_it_comes": ours(EraseDiff(), base, request),
+        "mean_label": ours(MeanLabel(), base, request),
+        "salun": ours(SalUn(), base, request),
+        "selective_amnesia": ours(SelectiveAmnesia(), base, request),
+        "published_loop": published_loop(base, request, EraseDiff()),
     }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-    for name, run in runs.items():
-        for seed in range(options.seeds):
-            watch = run(seed)
-            found[name].append(watch.reached)
-            print(f"{name}, seed {seed}: {watch.reached or f'level not reached after {watch.passes:,.0f}'}", flush=True)
-    rows = rows_of(found, request)
+    found = {name: search(name, run, judge, options.seeds) for name, run in runs.items()}
+    rows = compared(found, request, options.seeds)
     for name, model in (("original", base), ("retrained", judge.retrained)):
-        values = {"probability": judge.forgotten(model, 256), "frechet": judge.frechet(model)}
-        values["loss"] = judge.loss(model) / judge.reference
-        rows += [Row(f"{name}/{key}", values[key], None, "", None, unit, 1) for key, unit in KEPT.items()]
-    title = f"To a probability of {judge.level:.3f} of the forgotten class, within {MARGIN} of the retrained model's"
+        rows += kept(name, judge.forgotten(model), judge.frechet(model), judge.loss(model) / judge.reference, 1)
+    title = f"To a probability of {judge.level:.3f} of the class, and a Fréchet distance of {judge.bound:.2f}"
     write("erase", title, rows, options.out)
-
-
-def rows_of(found: dict[str, list[dict[str, float]]], request: Request) -> list[Row]:
-    """Cost of ours against each, then what each forgot and kept at that point."""
-    rows: list[Row] = []
-
-    def mean(name: str, key: str) -> float | None:
-        values = [run[key] for run in found[name] if run]
-        return float(np.mean(values)) if len(values) == len(found[name]) else None
-
-    published = 3.0 * (len(request.retain) - SelectiveAmnesia().fisher_images) * PUBLISHED_TIMES
-    for other in ("published_loop", "selective_amnesia", "salun"):
-        for key, unit in (("passes", "forward-equivalents"), ("seconds", "core seconds")):
-            mine, theirs = mean("erasediff", key), mean(other, key)
-            if mine is None:
-                continue
-            ratio = None if theirs is None else theirs / mine
-            rows.append(Row(f"erasediff/cost/{unit}", mine, theirs, other, ratio, unit, len(found[other])))
-            if other == "selective_amnesia" and key == "passes" and theirs is not None:
-                whole = theirs + published
-                named = f"{other}, published Fisher budget, counted"
-                rows.append(Row("erasediff/cost/counted", mine, whole, named, whole / mine, unit, 1))
-    for key, unit in KEPT.items():
-        for name in found:
-            value = mean(name, key)
-            if value is not None:
-                rows.append(Row(f"{name}/{key}", value, None, "", None, unit, len(found[name])))
-    return rows
 
 
 if __name__ == "__main__":

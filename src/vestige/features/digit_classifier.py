@@ -46,9 +46,10 @@ class DigitNetwork(nn.Module):
 
 
 class DigitClassifier(Classifier):
-    """Reads weights from a safetensors file."""
+    """Reads weights from a safetensors file; ``known_as`` is what reports call it."""
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, known_as: str = "the zoo's digit classifier") -> None:
+        self.known_as = known_as
         self.network = DigitNetwork()
         self.network.load_state_dict(load_file(weights))
         self.network.eval()
@@ -83,4 +84,4 @@ class DigitClassifier(Classifier):
     @property
     def name(self) -> str:
         """What it is."""
-        return "the zoo's digit classifier, 64 features"
+        return f"{self.known_as}, {WIDTH} features"

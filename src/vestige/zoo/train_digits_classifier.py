@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
@@ -22,13 +23,13 @@ from vestige.zoo.digits import digits
 SEED, EPOCHS, BATCH, HELD_OUT = 11, 30, 64, 500
 
 
-def train(out: Path) -> None:
-    """Train, judge on held-out digits, write weights and card to ``out``."""
+def train(images: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64], out: Path) -> None:
+    """Train on images uint8 [n, 28, 28] of classes [n], judge on held-out ones, write weights and card to ``out``."""
     torch.manual_seed(SEED)
-    data, rng = digits(), np.random.default_rng(SEED)
-    order = rng.permutation(len(data.labels))
-    pixels = torch.from_numpy(data.pixels).unsqueeze(1).float() / 127.5 - 1
-    labels = torch.from_numpy(data.labels)
+    rng = np.random.default_rng(SEED)
+    order = rng.permutation(len(classes))
+    pixels = torch.from_numpy(images).unsqueeze(1).float() / 127.5 - 1
+    labels = torch.from_numpy(classes)
     held, kept = order[:HELD_OUT], order[HELD_OUT:]
     network = DigitNetwork()
     steps = EPOCHS * (len(kept) // BATCH)
@@ -39,8 +40,8 @@ def train(out: Path) -> None:
         for start in range(0, len(kept) - BATCH + 1, BATCH):
             rows = shuffled[start : start + BATCH]
             right, down = rng.integers(-2, 3, size=2)
-            images = torch.roll(pixels[rows], (int(down), int(right)), (2, 3))
-            loss = torch.nn.functional.cross_entropy(network(images), labels[rows], label_smoothing=0.05)
+            shifted = torch.roll(pixels[rows], (int(down), int(right)), (2, 3))
+            loss = torch.nn.functional.cross_entropy(network(shifted), labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -58,4 +59,5 @@ def train(out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    train(parser.parse_args().out)
+    data = digits()
+    train(data.pixels, data.labels, parser.parse_args().out)

@@ -9,17 +9,15 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import nn
 
 from vestige.erase.data.balance import Gram, Weights, descend, gram, nearest
+from vestige.erase.data.mean_label import start_as_others
 from vestige.erase.data.sides import Sides
 from vestige.erase.data.teacher import Target, Teacher
 from vestige.erase.driver import Driver, row_losses
 from vestige.erase.eraser import Eraser
 from vestige.erase.request import Request
-from vestige.errors import InvalidInput, Unsupported
-from vestige.models.denoiser import Denoiser
+from vestige.errors import InvalidInput
 
 
 class Balance(Enum):
@@ -38,7 +36,7 @@ class Start(Enum):
     """Where the label embedding of a class that is to be forgotten altogether starts.
 
     ``base`` is the base's own; ``others`` the mean of the retained classes' embeddings, from which the steps
-    go on. No other class reads it, so the jump costs the retained ones nothing.
+    go on (:class:`vestige.erase.data.mean_label.MeanLabel`).
     """
 
     BASE = "base"
@@ -112,23 +110,3 @@ class EraseDiff(Eraser):
         if self.balance is Balance.QUADRATIC:
             return nearest(gram, self.eta)
         return Weights(1.0, max(0.0, self.eta - gram.cosine) if gram.forget > 0 else 0.0)
-
-
-def start_as_others(module: nn.Module, denoiser: Denoiser, request: Request) -> None:
-    """Give classes that no retained image has the mean label embedding of those that they have, in place.
-
-    Raises
-    ------
-    Unsupported : no class is forgotten altogether, or the network has no table of label embeddings.
-    """
-    tables = [m for m in module.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= denoiser.classes > 0]
-    gone, kept = request.whole_classes, request.retain.labels
-    if not gone or not tables or kept is None:
-        raise Unsupported(
-            "There is no label embedding to start elsewhere.",
-            expected="a network with a table of label embeddings, and a class that is to be forgotten altogether.",
-            remedy="use --set start=base.",
-        )
-    with torch.no_grad():
-        for table in tables:
-            table.weight[gone] = table.weight[sorted(set(kept.tolist()))].mean(0)

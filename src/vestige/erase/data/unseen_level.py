@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vestige.erase.data.balance import Weights, descend
 from vestige.erase.data.sides import Sides
-from vestige.erase.data.teacher import Target, Teacher
 from vestige.erase.driver import Batch, Driver, error_scale, row_losses
 from vestige.erase.eraser import Eraser
 from vestige.erase.request import Request
 from vestige.erase.residue import Level, traits
 from vestige.errors import InvalidInput, Unsupported
 from vestige.models.denoiser import Denoiser
+from vestige.models.oracle import EmpiricalDenoiser
 
 
 @dataclass(frozen=True)
 class UnseenLevel(Eraser):
-    """Move the error on each forgotten image to that of images never seen, and hold the retain loss.
+    """Move the answer on each forgotten image to that of a model that never saw it, and hold the retain loss.
 
     With the error ``l`` of a noisy forgotten image x, a pixel, and the error ``tau(x, t)`` that the base would have on
     it had it never seen it, each step descends
 
-        ``E_retain ||eps - eps_hat||^2 + E_forget [w a tau / 2 log^2(l / tau) + v s ||eps_f - eps_hat||^2]``,
+        ``E_retain ||eps - eps_hat||^2 + E_forget [w a tau / 2 log^2(l / tau) + v s ||eps_u - eps_hat||^2]``,
 
-    where ``a = 1 / (1 + (sigma / alpha / r)^2)`` and ``s = 1 - a``.
+    where ``a = 1 / (1 + (sigma / alpha / r)^4)`` and ``s = 1 - a``.
 
     ``tau`` is predicted from images never seen: by time, by total variation, and by the distance to the nearest
     retained images (:class:`vestige.erase.residue.Level`).
@@ -38,12 +39,13 @@ class UnseenLevel(Eraser):
     The second term, which rules at small noise, pulls from both sides: a memorized image, whose error lies far below
     the level, is pushed up, with a force that does not die with its small gradient; one that stands at the level is
     left alone; one beyond it is pulled back. The force ``tau log(l / tau) / l`` on the error is bounded by ``most``.
-    The third rules at large noise, where an error hardly says which image a sample is drawn to: it teaches the frozen
-    base's answer under another class, as EraseDiff does. Without classes there is no such answer and ``a`` is 1.
+    The third rules at large noise, where an error hardly says which image a sample is drawn to, but where a model's
+    answer is a mean over many images: there ``eps_u`` is that of the exactly unlearned model, the optimal denoiser of
+    the retained images of the class (:class:`vestige.models.oracle.EmpiricalDenoiser`), which asks no network.
 
     It is meant for single images and everything that an audit extracted. A class that is to be forgotten altogether
-    has no images never seen in the model's own classes to compare with, and is refused. A step costs seven
-    forward-equivalents, six with a bank of targets or without classes; the level costs 1,020, once.
+    has no images never seen in the model's own classes to compare with, and is refused. A step costs six
+    forward-equivalents; the level costs 1,020, once.
 
     Parameters
     ----------
@@ -56,13 +58,13 @@ class UnseenLevel(Eraser):
     the level of a retrained model is a leak of its own follows Hayes et al. 2024, arXiv 2403.01218.
     """
 
-    claim: ClassVar[str] = "moves the error on forgotten images to the level of images never seen, and no further"
+    claim: ClassVar[str] = "moves the answers on forgotten images to those of a model that never saw them, no further"
     source: ClassVar[str] = "ours; the level of a retrained model as the aim: Hayes et al. 2024, arXiv 2403.01218"
 
     level_weight: float = 3.0
-    teach_weight: float = 0.4
+    teach_weight: float = 1.0
     most: float = 10.0
-    handover: float = 2.0
+    handover: float = 1.0
 
     def __post_init__(self) -> None:
         positive = (self.level_weight, self.most, self.handover)
@@ -85,21 +87,23 @@ class UnseenLevel(Eraser):
             raise Unsupported(
                 f"Class {request.whole_classes[0]} is to be forgotten altogether.",
                 expected="images of classes that the model keeps, for which images never seen show the level.",
-                remedy="use --method erasediff for a class.",
+                remedy="use --method meanlabel or erasediff for a class.",
             )
         before = driver.evaluations
         level = Level.of(driver.base, request, driver.context.seed)
         spent, sides = driver.evaluations - before, Sides(driver, request)
         described = traits(request.forget, request.retain)
-        teacher = Teacher.of(Target.AUTO, driver.base, request)
+        unlearned = exactly_unlearned(driver.base, request)
+
+        def taught(batch: Batch, _: np.random.Generator) -> Batch:
+            return replace(batch, target=unlearned.noise(batch.x_t, batch.t, batch.condition))
 
         def losses(part: Batch) -> Tensor:
             return self.pulled(driver.student, part, level.at(part.t, described[part.rows]))
 
         def step(index: int, rng: np.random.Generator) -> None:
             g_r = driver.gradient(sides.kept(rng), partial(row_losses, driver.student))
-            gone = sides.gone(rng) if teacher.classes is None else sides.taught(index, rng, teacher)
-            g_f = driver.gradient(gone, losses)
+            g_f = driver.gradient(sides.gone(rng, taught), losses)
             descend(driver.parameters, g_r, g_f, Weights(1.0, 1.0))
 
         cost = driver.run(step, f"UnseenLevel, {len(request.forget)} images")
@@ -110,18 +114,16 @@ class UnseenLevel(Eraser):
         }
 
     def pulled(self, student: Denoiser, batch: Batch, levels: Tensor) -> Tensor:
-        """Losses [n]: the pull to the level and, where the batch has targets, the pull to those, shared by time.
+        """Losses [n]: the pull to the level and that to the batch's targets, shared by time.
 
         The gradient of the first is that of ``tau / 2 log^2(l / tau)``, the force on each error bounded.
         """
         answer, scale = student.noise(batch.x_t, batch.t, batch.condition), error_scale(student, batch.t)
         own = ((answer - batch.noise).square() * scale).flatten(1).mean(1)
         level = self.level_weight * force(own.detach(), levels * scale.flatten(), self.most) * own
-        if batch.target is None:
-            return level
         alpha, sigma = (value.flatten() for value in student.levels(batch.t))
-        share = 1 / (1 + (sigma / alpha / self.handover).square())
-        taught = self.teach_weight * ((answer - batch.target).square() * scale).flatten(1).mean(1)
+        share = 1 / (1 + (sigma / alpha / self.handover).pow(4))
+        taught = self.teach_weight * ((answer - batch.wanted).square() * scale).flatten(1).mean(1)
         return share * level + (1 - share) * taught
 
 
@@ -129,3 +131,11 @@ def force(losses: Tensor, levels: Tensor, most: float) -> Tensor:
     """Derivative of ``tau / 2 log^2(l / tau)`` by ``l``, in ``[-most, most]``: negative below the level."""
     ratio = losses.clamp_min(1e-12) / levels
     return (ratio.log() / ratio).clamp(-most, most)
+
+
+def exactly_unlearned(base: Denoiser, request: Request) -> EmpiricalDenoiser:
+    """The exactly unlearned model: the optimal denoiser of the retained images, in their copies, by class."""
+    retain, device = request.retain, base.device
+    labels = None if retain.labels is None or not base.classes else torch.from_numpy(retain.labels).to(device)
+    weights = torch.from_numpy(request.retain_copies).float().to(device)
+    return EmpiricalDenoiser(retain.floats().to(device), base.schedule, labels=labels, weights=weights)
