@@ -15,7 +15,8 @@ from vestige.erase import residue
 from vestige.erase.applied import applied
 from vestige.erase.data.erasediff import EraseDiff
 from vestige.erase.data.gradient_ascent import GradientAscent
-from vestige.erase.data.unseen_level import UnseenLevel, exactly_unlearned, force
+from vestige.erase.data.teacher import Unlearned
+from vestige.erase.data.unseen_level import UnseenLevel, force
 from vestige.erase.driver import draw_batch, row_losses
 from vestige.erase.loop import Loop, Stop
 from vestige.erase.request import Request
@@ -80,20 +81,21 @@ def test_the_unlearned_model_rules_at_large_noise_and_the_level_at_small(shop: A
     torch.testing.assert_close(method.pulled(base, batch, levels), wanted)
 
 
-@pytest.mark.parametrize("classes", [3, 0])
-def test_a_step_costs_six_passes(shop: Any, tmp_path: Path, classes: int) -> None:
-    request = asked(shop)
-    made = UnseenLevel(steps=2, batch_size=4).erase(shop.denoiser(classes), request, shop.context(tmp_path))
-    assert made.manifest.cost["forwards_per_step"] == 6
-    assert made.manifest.cost["forward_equivalents"] == 6 * 8 + made.manifest.cost["level_forward_equivalents"]
+@pytest.mark.parametrize(("push", "bank", "cost"), [(1.0, 0, 7.0), (0.0, 0, 6.0), (1.0, 1, 6.5)])
+def test_a_step_asks_the_base_once_where_there_is_a_push(
+    shop: Any, tmp_path: Path, push: float, bank: int, cost: float
+) -> None:
+    method, loop = UnseenLevel(steps=2, batch_size=4, push=push), Loop(bank=bank)
+    found = method.erase(shop.denoiser(), asked(shop), shop.context(tmp_path), loop=loop).manifest.cost
+    assert found["forwards_per_step"] == cost
+    assert found["forward_equivalents"] == cost * 8 + found["level_forward_equivalents"]
 
 
 @pytest.mark.parametrize("classes", [3, 0])
-def test_the_exactly_unlearned_model_answers_from_retained_images_of_the_class(shop: Any, classes: int) -> None:
+def test_the_unlearned_teacher_answers_from_retained_images_of_the_class(shop: Any, classes: int) -> None:
     base, request = shop.denoiser(classes), shop.request()
-    oracle = exactly_unlearned(base, request)
     batch = draw_batch(base, request.forget, np.random.default_rng(0), 8)
-    answer = oracle.mean(batch.x_t, batch.t, batch.condition)
+    answer = Unlearned.of(base, request, 0.0).wanted(batch)
     assert request.retain.labels is not None
     kept, copies = request.retain.floats(), torch.from_numpy(request.retain_copies)
     alpha, sigma = base.levels(batch.t)
@@ -101,8 +103,13 @@ def test_the_exactly_unlearned_model_answers_from_retained_images_of_the_class(s
         own = torch.from_numpy(request.retain.labels) == batch.condition[n] if classes else copies > 0
         away = (batch.x_t[n] - alpha[n] * kept[own]).square().flatten(1).sum(1).double()
         weights = (copies[own].log() - away / (2 * sigma[n].flatten().double() ** 2)).softmax(0)
-        wanted = (weights[:, None, None, None] * kept[own]).sum(0).float()
-        torch.testing.assert_close(answer[n], wanted, rtol=1e-4, atol=1e-4)
+        mean = (weights[:, None, None, None] * kept[own]).sum(0).float()
+        wanted = (batch.x_t[n] - alpha[n] * mean) / sigma[n]
+        torch.testing.assert_close(answer[n], wanted, rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        own = base.noise(batch.x_t, batch.t, batch.condition)
+        pushed = Unlearned.of(base, request, 0.5).wanted(batch)
+    torch.testing.assert_close(pushed, 1.5 * answer - 0.5 * own)
 
 
 def test_the_level_follows_time_and_the_traits_of_an_image(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +204,14 @@ def test_a_whole_class_has_no_level(shop: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"level_weight": 0.0}, {"level_weight": float("nan")}, {"most": -1.0}, {"handover": 0.0}, {"teach_weight": -1.0}],
+    [
+        {"level_weight": 0.0},
+        {"level_weight": float("nan")},
+        {"most": -1.0},
+        {"handover": 0.0},
+        {"teach_weight": -1.0},
+        {"push": -0.1},
+    ],
 )
 def test_senseless_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidInput):

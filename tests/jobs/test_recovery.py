@@ -192,7 +192,7 @@ def test_the_command_line_takes_attacks_and_their_settings(world: Any, erased: A
     from vestige.cli.recoveries import recoveries
 
     run, made, root = erased
-    assert len(recoveries(["all"], [])) == 5
+    assert len(recoveries(["all"], [])) == 6
     assert recoveries(["relearn"], ["Relearn.steps=7", "relearn.times=0.1,0.2"]) == [Relearn(steps=7, times=(0.1, 0.2))]
     with pytest.raises(NotFound, match="LossMembership"):
         recoveries(["nothing"], [])

@@ -47,6 +47,14 @@ class Split:
         counts = {"exact": self.exact.tolist(), "copies": self.copies.tolist(), "cluster": self.cluster.tolist()}
         return digest_json({"members": self.members.digest, **counts, "others": others})
 
+    def whole_class(self, rows: npt.NDArray[np.int64]) -> int | None:
+        """The label of all the chosen members, if no other member has it."""
+        labels = self.members.labels
+        if labels is None or not len(rows):
+            return None
+        chosen = np.unique(labels[rows])
+        return int(chosen[0]) if len(chosen) == 1 and chosen[0] not in np.delete(labels, rows) else None
+
 
 def split(train: ImageSet, others: ImageSet | None = None, *, radius: float = DUPLICATE_RADIUS) -> Split:
     """Collapse copies and keep the two sides apart.

@@ -74,11 +74,7 @@ class Ground:
     @cached_property
     def forgotten_class(self) -> int | None:
         """The label of all forgotten images, if no retained one has it and the model knows it."""
-        labels = self.who.members.labels
-        if labels is None or not self.base.classes:
-            return None
-        gone = np.unique(labels[self.rows])
-        return int(gone[0]) if len(gone) == 1 and gone[0] not in labels[self.kept] else None
+        return self.who.whole_class(self.rows) if self.base.classes else None
 
     @cached_property
     def unseen(self) -> ImageSet | None:

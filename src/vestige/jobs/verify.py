@@ -155,7 +155,8 @@ def verify(
     parts = Comparison(base, erased, other, who, rows, context, probe, gone)
     summary, sections = _measured(parts, before, after, model, [t for t in (stack.words, remark) if t])
     summary += [stack.restored(base, desk.out), *stack.costs()]
-    target = Target(erased, base, who.members.take(rows), who.others, other)
+    label, judge = who.whole_class(rows), resolve_judges(model)[1]
+    target = Target(erased, base, who.members.take(rows), who.others, other, label if base.classes else None, judge)
     guess = None if shadows is None else ShadowMembership(shadows, who, rows, again.loading)
     tried, refused = try_recovery(target, recover, context, guess)
     more, recovery = recovery_section(tried, target)

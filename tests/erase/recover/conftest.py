@@ -62,6 +62,12 @@ def trained(images: ImageSet, seed: int = 0, steps: int = 800) -> FunctionDenois
     return FunctionDenoiser(network, Cosine(), Prediction.VELOCITY, (1, SIDE, SIDE), identity="net", classes=CLASSES)
 
 
+@pytest.fixture(scope="session")
+def learn():
+    """Trains the small network on images: ``learn(images, seed, steps)``."""
+    return trained
+
+
 def damaged(model: FunctionDenoiser) -> FunctionDenoiser:
     """The same model with another bias in its last layer: a high error, all knowledge below it."""
     module = copy.deepcopy(model.module)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vestige.erase.data.teacher import Teacher
+from vestige.erase.data.teacher import Teacher, Unlearned
 from vestige.erase.driver import Batch, Driver, draw_batch
 from vestige.erase.request import Request
 
@@ -40,7 +40,7 @@ class Sides:
         batch = self._forgotten(rng)
         return self.driver.share(batch if change is None else change(batch, rng))
 
-    def taught(self, index: int, rng: np.random.Generator, teacher: Teacher) -> Batch:
+    def taught(self, index: int, rng: np.random.Generator, teacher: Teacher | Unlearned) -> Batch:
         """Forgotten images of step ``index`` with the teacher's answers as target, from the bank if one is kept."""
 
         def draw(rng: np.random.Generator) -> Batch:

@@ -1,4 +1,4 @@
-"""What the network should answer on forgotten images: the frozen model's answers for another class, or noise."""
+"""What the network should answer on forgotten images: another class's answers, noise, or an unlearned model's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vestige.erase.driver import Batch
 from vestige.erase.request import Request
 from vestige.errors import Unsupported
 from vestige.models.denoiser import Denoiser
+from vestige.models.oracle import EmpiricalDenoiser
 
 Classes = npt.NDArray[np.int64]
 
@@ -78,6 +79,48 @@ class Teacher:
     def wanted(self, batch: Batch) -> Tensor:
         """The noise to be predicted [n, c, h, w]; costs an evaluation an image if it is borrowed."""
         return self.base.noise(batch.x_t, batch.t, batch.other) if batch.target is None else batch.target
+
+
+@dataclass(frozen=True, eq=False)
+class Unlearned:
+    """Answers of a model that never saw the forgotten images, taken on in the direction away from the base's.
+
+    ``eps_u + push (eps_u - eps_base)``, where ``eps_u`` is the answer of the exactly unlearned model: the optimal
+    denoiser of the retained images of the class, in their copies, which asks no network.
+
+    At large noise, where a model's answer is a mean over many images, ``eps_u`` is what any model of the retained ones
+    would answer. At small noise it is the nearest retained image, which no model that generalizes gives.
+
+    Parameters
+    ----------
+    base : the frozen model; without a push it is not asked.
+    oracle : the optimal denoiser.
+    push : how far beyond; 0 for the answer itself.
+    """
+
+    base: Denoiser
+    oracle: EmpiricalDenoiser
+    push: float
+
+    @staticmethod
+    def of(base: Denoiser, request: Request, push: float) -> Unlearned:
+        """The teacher for a request, the retained images in memory."""
+        retain, device = request.retain, base.device
+        labels = None if retain.labels is None or not base.classes else torch.from_numpy(retain.labels).to(device)
+        weights = torch.from_numpy(request.retain_copies).float().to(device)
+        oracle = EmpiricalDenoiser(retain.floats().to(device), base.schedule, labels=labels, weights=weights)
+        return Unlearned(base, oracle, push)
+
+    def prepared(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The batch as it is."""
+        return batch
+
+    def wanted(self, batch: Batch) -> Tensor:
+        """The noise to be predicted [n, c, h, w]; costs an evaluation an image if there is a push."""
+        answer = self.oracle.noise(batch.x_t, batch.t, batch.condition)
+        if not self.push:
+            return answer
+        return answer + self.push * (answer - self.base.noise(batch.x_t, batch.t, batch.condition))
 
 
 def _lenders(base: Denoiser, request: Request) -> Classes | None:

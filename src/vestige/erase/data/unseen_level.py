@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vestige.erase.data.balance import Weights, descend
 from vestige.erase.data.sides import Sides
+from vestige.erase.data.teacher import Unlearned
 from vestige.erase.driver import Batch, Driver, error_scale, row_losses
 from vestige.erase.eraser import Eraser
 from vestige.erase.request import Request
 from vestige.erase.residue import Level, traits
 from vestige.errors import InvalidInput, Unsupported
 from vestige.models.denoiser import Denoiser
-from vestige.models.oracle import EmpiricalDenoiser
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class UnseenLevel(Eraser):
     With the error ``l`` of a noisy forgotten image x, a pixel, and the error ``tau(x, t)`` that the base would have on
     it had it never seen it, each step descends
 
-        ``E_retain ||eps - eps_hat||^2 + E_forget [w a tau / 2 log^2(l / tau) + v s ||eps_u - eps_hat||^2]``,
+        ``E_retain ||eps - eps_hat||^2 + E_forget [w a tau / 2 log^2(l / tau) + v s ||eps_f - eps_hat||^2]``,
 
     where ``a = 1 / (1 + (sigma / alpha / r)^4)`` and ``s = 1 - a``.
 
@@ -40,12 +39,13 @@ class UnseenLevel(Eraser):
     the level, is pushed up, with a force that does not die with its small gradient; one that stands at the level is
     left alone; one beyond it is pulled back. The force ``tau log(l / tau) / l`` on the error is bounded by ``most``.
     The third rules at large noise, where an error hardly says which image a sample is drawn to, but where a model's
-    answer is a mean over many images: there ``eps_u`` is that of the exactly unlearned model, the optimal denoiser of
-    the retained images of the class (:class:`vestige.models.oracle.EmpiricalDenoiser`), which asks no network.
+    answer is a mean over many images: there ``eps_f = eps_u + p (eps_u - eps_base)``, the answer of the exactly
+    unlearned model and p times as far again beyond it (:class:`vestige.erase.data.teacher.Unlearned`). Without going
+    beyond, images of many copies still come out now and then, since points beside those taught still lead to them.
 
     It is meant for single images and everything that an audit extracted. A class that is to be forgotten altogether
-    has no images never seen in the model's own classes to compare with, and is refused. A step costs six
-    forward-equivalents; the level costs 1,020, once.
+    has no images never seen in the model's own classes to compare with, and is refused. A step costs seven
+    forward-equivalents, six with a bank of targets or p = 0; the level costs 1,020, once.
 
     Parameters
     ----------
@@ -53,6 +53,7 @@ class UnseenLevel(Eraser):
     level_weight, teach_weight : w and v.
     most : bound on the force.
     handover : r, the noise-to-signal ratio at which both terms weigh alike.
+    push : p.
 
     Source: ours; the retain loss is that of Ho et al. 2020, arXiv 2006.11239, equation 14, and that forgetting past
     the level of a retrained model is a leak of its own follows Hayes et al. 2024, arXiv 2403.01218.
@@ -64,14 +65,16 @@ class UnseenLevel(Eraser):
     level_weight: float = 3.0
     teach_weight: float = 1.0
     most: float = 10.0
-    handover: float = 1.0
+    handover: float = 1.3
+    push: float = 1.0
 
     def __post_init__(self) -> None:
         positive = (self.level_weight, self.most, self.handover)
-        if not all(math.isfinite(v) and v > 0 for v in positive) or not 0 <= self.teach_weight < math.inf:
+        others = (self.teach_weight, self.push)
+        if not all(0 < v < math.inf for v in positive) or not all(0 <= v < math.inf for v in others):
             raise InvalidInput(
                 f"{self}.",
-                expected="finite numbers, all but teach_weight positive.",
+                expected="finite numbers, none negative, and only teach_weight and push 0.",
                 remedy="change the option.",
             )
 
@@ -93,17 +96,14 @@ class UnseenLevel(Eraser):
         level = Level.of(driver.base, request, driver.context.seed)
         spent, sides = driver.evaluations - before, Sides(driver, request)
         described = traits(request.forget, request.retain)
-        unlearned = exactly_unlearned(driver.base, request)
-
-        def taught(batch: Batch, _: np.random.Generator) -> Batch:
-            return replace(batch, target=unlearned.noise(batch.x_t, batch.t, batch.condition))
+        teacher = Unlearned.of(driver.base, request, self.push)
 
         def losses(part: Batch) -> Tensor:
             return self.pulled(driver.student, part, level.at(part.t, described[part.rows]))
 
         def step(index: int, rng: np.random.Generator) -> None:
             g_r = driver.gradient(sides.kept(rng), partial(row_losses, driver.student))
-            g_f = driver.gradient(sides.gone(rng, taught), losses)
+            g_f = driver.gradient(sides.taught(index, rng, teacher), losses)
             descend(driver.parameters, g_r, g_f, Weights(1.0, 1.0))
 
         cost = driver.run(step, f"UnseenLevel, {len(request.forget)} images")
@@ -131,11 +131,3 @@ def force(losses: Tensor, levels: Tensor, most: float) -> Tensor:
     """Derivative of ``tau / 2 log^2(l / tau)`` by ``l``, in ``[-most, most]``: negative below the level."""
     ratio = losses.clamp_min(1e-12) / levels
     return (ratio.log() / ratio).clamp(-most, most)
-
-
-def exactly_unlearned(base: Denoiser, request: Request) -> EmpiricalDenoiser:
-    """The exactly unlearned model: the optimal denoiser of the retained images, in their copies, by class."""
-    retain, device = request.retain, base.device
-    labels = None if retain.labels is None or not base.classes else torch.from_numpy(retain.labels).to(device)
-    weights = torch.from_numpy(request.retain_copies).float().to(device)
-    return EmpiricalDenoiser(retain.floats().to(device), base.schedule, labels=labels, weights=weights)

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from vestige.data.images import ImageSet
 from vestige.errors import InvalidInput
-from vestige.metrics.interval import Interval
-from vestige.metrics.paired import auc_difference
+from vestige.metrics.interval import Interval, clopper_pearson
+from vestige.metrics.paired import auc_difference, discordance
 from vestige.metrics.roc import auc
 from vestige.models.denoiser import Denoiser
 from vestige.randomness import Stream, generator, normal
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 ByModel = dict[str, tuple[Floats, Floats]]
 """A number of each forgotten and each unseen image, by model: erased, base, and reference where there is one."""
 
@@ -89,6 +90,16 @@ def told_apart(scores: ByModel, model: str, confidence: float) -> Interval:
     if theirs is None or min(map(len, ours)) < 2:
         return two_sided(auc(*ours, confidence))
     return two_sided(auc_difference((ours[0], theirs[0]), (ours[1], theirs[1]), confidence), chance=0.0)
+
+
+def share_difference(hits: Bools, control: Bools, confidence: float) -> Interval:
+    """Share of hits [n] less that of the control on the same rows, in [-1, 1]; exact interval of McNemar's test."""
+    n = len(hits)
+    apart = discordance(int((hits & ~control).sum()), int((control & ~hits).sum()), confidence)
+    if apart.n == 0:
+        most = clopper_pearson(0, n, confidence).high
+        return Interval(0.0, -most, most, n)
+    return Interval(apart.value / n, apart.low / n, apart.high / n, n)
 
 
 def check(*, times: Sequence[float] = (1.0,), share: float = 1.0, **counts: int) -> None:

@@ -10,17 +10,15 @@ import numpy.typing as npt
 import torch
 
 from vestige.data.images import ImageSet, to_uint8
-from vestige.erase.recover.measure import DRAW, check, choose
+from vestige.erase.recover.measure import DRAW, Bools, check, choose, share_difference
 from vestige.erase.recover.recovery import Outcome, Recovery, Target
 from vestige.execute import Context
-from vestige.metrics.interval import Interval, clopper_pearson, estimate
-from vestige.metrics.paired import discordance
+from vestige.metrics.interval import clopper_pearson, estimate
 from vestige.models.denoiser import Denoiser
 from vestige.nearest import nearest, rms
 from vestige.randomness import Stream, normal
 
 Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 _DRAW = DRAW + (1 << 19)
 
@@ -64,7 +62,7 @@ class ModelInversion(Recovery):
             for name, model in (("erased", target.erased), ("base", target.base))
         }
         hits = {name: [self._close(pixels, side) for side in sides] for name, pixels in made.items()}
-        advantage, ceiling = (_difference(hits[k][0], hits[k][1], target.confidence) for k in ("erased", "base"))
+        advantage, ceiling = (share_difference(hits[k][0], hits[k][1], target.confidence) for k in ("erased", "base"))
         found = [clopper_pearson(int(side.sum()), self.attempts) for side in hits["erased"]]
         numbers = [int(side.sum()) for side in hits["erased"]]
         whole = int(self._close(made["erased"], target.forgotten).sum())
@@ -129,13 +127,3 @@ class ModelInversion(Recovery):
     def _close(self, pixels: Bytes, images: ImageSet) -> Bools:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
         return rms(nearest(flat, images.flat).distance2[:, 0], flat.shape[1]) <= self.delta
-
-
-def _difference(forgotten: Bools, unseen: Bools, confidence: float) -> Interval:
-    """Share close to forgotten images less that close to unseen ones, in [-1, 1]."""
-    n = len(forgotten)
-    apart = discordance(int((forgotten & ~unseen).sum()), int((unseen & ~forgotten).sum()), confidence)
-    if apart.n == 0:
-        most = clopper_pearson(0, n, confidence).high
-        return Interval(0.0, -most, most, n)
-    return Interval(apart.value / n, apart.low / n, apart.high / n, n)

@@ -15,6 +15,7 @@ from vestige.data.images import ImageSet, check_fits
 from vestige.erase.recover.measure import choose
 from vestige.errors import EmptySet, InvalidInput, Unsupported
 from vestige.execute import Context
+from vestige.features.extractor import Classifier
 from vestige.metrics.interval import Interval
 from vestige.models.denoiser import Denoiser
 from vestige.record import Estimate, Figure, NotDone, Table
@@ -34,6 +35,8 @@ class Target:
     forgotten : distinct images that were to be forgotten, with labels if the model takes them.
     unseen : distinct images of the same source that no model here was trained on.
     reference : a model trained without the forgotten images.
+    forgotten_class : the label of a class that was forgotten altogether, if that is what was asked for.
+    judge : a classifier that knows the class.
     comparisons : how many attacks are judged together; their intervals share an error rate of 5 % (Bonferroni).
 
     Raises
@@ -47,6 +50,8 @@ class Target:
     forgotten: ImageSet
     unseen: ImageSet | None = None
     reference: Denoiser | None = None
+    forgotten_class: int | None = None
+    judge: Classifier | None = None
     comparisons: int = 1
 
     def __post_init__(self) -> None:
