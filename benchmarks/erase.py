@@ -1,6 +1,6 @@
 """What it costs to forget a class, and to forget it without harm: erasers with ever longer schedules.
 
-    python benchmarks/erase.py [--seeds 2] [--out benchmarks/results]
+    python benchmarks/erase.py [--seeds 2] [--work DIR] [--out benchmarks/results]
 
 On the shipped ``digits-ddpm`` class 0 is forgotten by EraseDiff with ``start=others`` and ``eta=0`` (the class's label
 embedding starts as the mean of the others', and no step may raise the forget loss), by EraseDiff as it comes, by
@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ from vestige.metrics.frechet import Gaussian, frechet_distance
 from vestige.models.denoiser import Denoiser
 from vestige.models.sampler import DDIM
 from vestige.randomness import Stream, generator, normal
-from vestige.store import Store
+from vestige.store import Store, write_text
 from vestige.zoo import zoo_model
 
 MODEL, RETRAINED, FORGOTTEN = "digits-ddpm", "digits-ddpm-without-0", 0
@@ -227,12 +228,34 @@ class Found:
     most: Seen
 
 
-def search(name: str, run: Run, judge: Judge, seeds: int) -> Found:
+@dataclass
+class Book:
+    """What was seen before, in a file that a later call reads; nothing is kept without one."""
+
+    path: Path | None
+    seeds: int
+
+    def seen(self, name: str, steps: int, rate: float, look: Callable[[], Seen]) -> Seen:
+        """From the book, or looked at now and written down."""
+        key = f"{name}, {steps} steps, rate {rate:g}, {self.seeds} seeds"
+        known = json.loads(self.path.read_text()) if self.path is not None and self.path.exists() else {}
+        if key not in known:
+            known[key] = asdict(look())
+            if self.path is not None:
+                write_text(self.path, json.dumps(known, indent=1) + "\n")
+        return Seen(**known[key])
+
+
+def search(name: str, run: Run, judge: Judge, book: Book) -> Found:
     """Run schedules, short ones first, at each rate, until one keeps; longer ones cost more."""
     seen: list[Seen] = []
     for rate in RATES:
         for steps in SCHEDULES:
-            seen.append(judge.seen([run(steps, rate, seed) for seed in range(seeds)], steps, rate))
+
+            def look(steps: int = steps, rate: float = rate) -> Seen:
+                return judge.seen([run(steps, rate, seed) for seed in range(book.seeds)], steps, rate)
+
+            seen.append(book.seen(name, steps, rate, look))
             print(f"{name}: {seen[-1]}", flush=True)
             if judge.keeps(seen[-1]):
                 break
@@ -283,6 +306,7 @@ def main() -> None:
     """Run everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--work", type=Path, help="folder in which a run that was cut off goes on")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     loading = Loading(SAMPLER)
@@ -298,7 +322,8 @@ def main() -> None:
         "selective_amnesia": ours(SelectiveAmnesia(), base, request),
         "published_loop": published_loop(base, request, EraseDiff()),
     }
-    found = {name: search(name, run, judge, options.seeds) for name, run in runs.items()}
+    book = Book(None if options.work is None else options.work / "seen.json", options.seeds)
+    found = {name: search(name, run, judge, book) for name, run in runs.items()}
     rows = compared(found, request, options.seeds)
     for name, model in (("original", base), ("retrained", judge.retrained)):
         rows += kept(name, judge.forgotten(model), judge.frechet(model), judge.loss(model) / judge.reference, 1)
