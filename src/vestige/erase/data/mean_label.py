@@ -41,7 +41,7 @@ class MeanLabel(Eraser):
     source: ClassVar[str] = "ours"
 
     steps: int = 10
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-5
 
     def train(self, driver: Driver, request: Request) -> dict[str, float]:
         """Set the embedding, then run the loop; see the class.
