@@ -55,11 +55,13 @@ def base() -> FunctionDenoiser:
 
 
 @pytest.fixture
-def request_(request: pytest.FixtureRequest) -> Request:
+def request_(eraser: Eraser) -> Request:
     rng = np.random.default_rng(0)
     data = ImageSet(rng.integers(0, 256, (12, 1, 4, 4), dtype=np.uint8), np.arange(12) % 3)
     unseen = ImageSet(rng.integers(0, 256, (12, 1, 4, 4), dtype=np.uint8), np.arange(12) % 3)
-    return Request(data.take(range(3)), data.take(range(3, 12)), np.arange(1, 10), unseen=unseen)
+    gone = np.arange(12) % 3 == 0 if eraser.needs_whole_class else np.arange(12) < 3
+    kept = data.take(np.flatnonzero(~gone))
+    return Request(data.take(np.flatnonzero(gone)), kept, np.arange(1, len(kept) + 1), unseen=unseen)
 
 
 class Counting(Progress):

@@ -31,6 +31,8 @@ class Eraser(ABC):
 
     claim: ClassVar[str]
     source: ClassVar[str]
+    needs_whole_class: ClassVar[bool] = False
+    """Whether it forgets whole classes and nothing else."""
 
     steps: int = 200
     batch_size: int = 24

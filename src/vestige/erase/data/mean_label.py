@@ -39,6 +39,7 @@ class MeanLabel(Eraser):
 
     claim: ClassVar[str] = "makes a forgotten class's label stand for the others; cheap, exact for them, but shallow"
     source: ClassVar[str] = "ours"
+    needs_whole_class: ClassVar[bool] = True
 
     steps: int = 10
     learning_rate: float = 1e-5
