@@ -114,7 +114,7 @@ def chart(found: dict[str, tuple[Task, dict[str, Any]]], path: Path) -> None:
         )
         panel.set_ylabel("Fréchet distance of the retained to their data")
         panel.grid(alpha=0.25)
-    figure.suptitle("Erasers at one budget of forward-equivalents; bars span the erasures of different seeds")
+    figure.suptitle("Erasers at one budget; bars span the seeds")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
