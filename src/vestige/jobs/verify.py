@@ -18,6 +18,7 @@ from vestige.data.split import Split
 from vestige.discover import method
 from vestige.erase.recover.recovery import Recovery, Target
 from vestige.errors import DigestMismatch, InvalidInput
+from vestige.features.extractor import Classifier, FeatureExtractor
 from vestige.jobs.audit import AnyAttack, Findings, cost_lines, evidence, examine, generations_of, prepare
 from vestige.jobs.judge import judge_verify
 from vestige.jobs.policy import Policy
@@ -153,10 +154,12 @@ def verify(
     before = examine(subject, who, _extraction_only(again.attacks), earlier)
     after = examine(inside, who, again.attacks, context)
     parts = Comparison(base, erased, other, who, rows, context, probe, gone)
-    summary, sections = _measured(parts, before, after, model, [t for t in (stack.words, remark) if t])
+    features, judge = resolve_judges(model)
+    remarks = [words for words in (stack.words, remark) if words]
+    summary, sections = _measured(parts, before, after, features, judge, remarks)
     summary += [stack.restored(base, desk.out), *stack.costs()]
-    label, judge = who.whole_class(rows), resolve_judges(model)[1]
-    target = Target(erased, base, who.members.take(rows), who.others, other, label if base.classes else None, judge)
+    label = who.whole_class(rows) if base.classes else None
+    target = Target(erased, base, who.members.take(rows), who.others, other, label, judge)
     guess = None if shadows is None else ShadowMembership(shadows, who, rows, again.loading)
     tried, refused = try_recovery(target, recover, context, guess)
     more, recovery = recovery_section(tried, target)
@@ -213,10 +216,14 @@ def _retrained(
 
 
 def _measured(
-    parts: Comparison, before: Findings, after: Findings, model: ModelLike, remarks: list[str]
+    parts: Comparison,
+    before: Findings,
+    after: Findings,
+    features: FeatureExtractor,
+    judge: Classifier | None,
+    remarks: list[str],
 ) -> tuple[list[Estimate], list[Section]]:
     """What still comes out, quality, retention and residue: their numbers and their sections."""
-    features, judge = resolve_judges(model)
     measured = [
         _forgotten_section(before, after, parts, remarks),
         generation_section(parts, generations_of(before), generations_of(after), features, judge),
