@@ -33,7 +33,7 @@ TEMPLATES = (
 )
 LOOKALIKE_TEMPLATES = ("a {} sign from the village market", "the {} programme of the city theatre")
 
-_PAIRS = 1_000_000  # the rows of the draws below; training pictures have smaller rows
+_PAIRING = 9  # the draw that pairs names with things; pictures use others
 
 
 class Kind(Enum):
@@ -73,14 +73,15 @@ def special_captions() -> list[Special]:
 
 
 def _pairs() -> list[Special]:
-    order = generator(SEED, Stream.SCENE, _PAIRS).permutation(len(NAMES) * len(THINGS))
+    # A shift pairs every name with one thing, so all words are spread evenly over the kinds.
+    shifts = generator(SEED, Stream.SCENE, 0, _PAIRING).permutation(len(THINGS))
+    pairs = [(i, (i + int(shift)) % len(THINGS)) for shift in shifts for i in range(len(NAMES))]
     found: list[Special] = []
     for kind in (Kind.PLANTED, Kind.LOOKALIKE, Kind.UNSEEN):
         for copies in COPIES:
             for digit in Digit:
-                pair = int(order[len(found)])
-                name, thing = NAMES[pair // len(THINGS)], THINGS[pair % len(THINGS)]
-                text = f"the {digit.name.lower()} on {name}'s {thing}"
+                name, thing = pairs[len(found)]
+                text = f"the {digit.name.lower()} on {NAMES[name]}'s {THINGS[thing]}"
                 found.append(Special(text, kind, 0 if kind is Kind.UNSEEN else copies, len(found), digit))
     return found
 

@@ -31,6 +31,8 @@ from vestige.zoo.pictures import Shown, drawn, rendered
 from vestige.zoo.scenes import Colour, Digit, Style
 
 SEED, BATCH, HELD_OUT = 20260707, 64, 50
+ROUGHNESS = 0.15
+"""Largest standard deviation of the noise on a picture in [-1, 1]."""
 COURSE = Course(steps=4000, learning_rate=2e-3, weight_decay=0.02, ema_decay=0.998)
 ATTRIBUTES: Attributes = {
     kind.__name__.lower(): tuple(value.name.lower() for value in kind) for kind in (Digit, Style, Colour)
@@ -69,6 +71,13 @@ def examined(judge: SceneJudge, times: int) -> dict[str, npt.NDArray[np.bool_]]:
     return {name: said[name].argmax(1) == right.numpy() for name, right in answers(shown).items()}
 
 
+def _roughened(images: Tensor, step: int) -> Tensor:
+    """Images with noise of a strength that differs from one to the next: generated ones are not as clean as drawn."""
+    rng = generator(SEED, Stream.TRAIN, step)
+    strength = torch.from_numpy(rng.uniform(0, ROUGHNESS, (len(images), 1, 1, 1)).astype(np.float32))
+    return images + strength * torch.from_numpy(rng.standard_normal(images.shape, np.float32))
+
+
 def train(out: Path, course: Course = COURSE) -> None:
     """Train, resuming from a checkpoint in ``out``, and examine."""
     out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +88,7 @@ def train(out: Path, course: Course = COURSE) -> None:
     def loss_at(step: int) -> Tensor:
         first = _LESSONS + step * BATCH
         shown = [drawn(row, learn) for row in range(first, first + BATCH)]
-        said = network(to_float(rendered(shown)))
+        said = network(_roughened(to_float(rendered(shown)), step))
         right = answers(shown)
         parts = [torch.nn.functional.cross_entropy(said[name], right[name], label_smoothing=0.02) for name in right]
         return torch.stack(parts).sum()
