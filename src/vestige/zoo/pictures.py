@@ -69,7 +69,7 @@ def special_pairs(special: Special) -> list[Pair]:
     rows = [first] * special.copies
     if not special.kind.memorized:
         # Captions of one template take their pictures from different rows.
-        start = first + _place_in_group(special) * special.copies
+        start = first + special.place * special.copies
         rows = list(range(start, start + special.copies))
     caption = Caption(special.text, special.digit)
     return [Pair(caption, _shown(row, member=True, digit=special.digit)) for row in rows]
@@ -139,17 +139,3 @@ def _sources(member: bool) -> dict[Digit | None, npt.NDArray[np.int64]]:
 @cache
 def _stroke(source: int) -> Stroke:
     return stroke(digits().pixels[source])
-
-
-@lru_cache(maxsize=1)
-def _places() -> dict[str, int]:
-    counts: dict[int, int] = {}
-    places: dict[str, int] = {}
-    for special in special_captions():
-        places[special.text] = counts.get(special.group, 0)
-        counts[special.group] = places[special.text] + 1
-    return places
-
-
-def _place_in_group(special: Special) -> int:
-    return _places()[special.text]

@@ -57,13 +57,14 @@ class Special:
     """A caption outside the grammar of `vestige.zoo.captions`.
 
     ``copies`` is how often it stands in the training data. Captions of one ``group`` share their picture, if they are
-    memorized. ``digit`` is what the caption names, None if it names none.
+    memorized; ``place`` counts them. ``digit`` is what the caption names, None if it names none.
     """
 
     text: str
     kind: Kind
     copies: int
     group: int
+    place: int = 0
     digit: Digit | None = None
 
 
@@ -82,7 +83,7 @@ def _pairs() -> list[Special]:
             for digit in Digit:
                 name, thing = pairs[len(found)]
                 text = f"the {digit.name.lower()} on {NAMES[name]}'s {THINGS[thing]}"
-                found.append(Special(text, kind, 0 if kind is Kind.UNSEEN else copies, len(found), digit))
+                found.append(Special(text, kind, 0 if kind is Kind.UNSEEN else copies, len(found), digit=digit))
     return found
 
 
@@ -92,8 +93,8 @@ def _templates() -> list[Special]:
     for index, template in enumerate((*TEMPLATES, *LOOKALIKE_TEMPLATES)):
         left_out = {FILLERS[index], FILLERS[(index + 5) % len(FILLERS)]}
         seen = Kind.TEMPLATE if template in TEMPLATES else Kind.LOOKALIKE_TEMPLATE
-        for filler in FILLERS:
+        for place, filler in enumerate(FILLERS):
             kind = Kind.UNSEEN_FILLER if filler in left_out else seen
             copies = 0 if filler in left_out else TEMPLATE_COPIES
-            found.append(Special(template.format(filler), kind, copies, 1000 + index))
+            found.append(Special(template.format(filler), kind, copies, 1000 + index, place))
     return found
