@@ -78,9 +78,13 @@ class Sampler(ABC):
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {"sampler": type(self).__name__, **{k: v.value if isinstance(v, Enum) else v for k, v in fields.items()}}
 
-    @torch.no_grad()
     def sample(self, denoiser: Denoiser, start: Images, condition: Labels | None, fresh: Fresh) -> Images:
         """Images in [-1, 1] from standard normal ``start`` [n, c, h, w]."""
+        return self.solve(denoiser, start, condition, fresh).clamp(-1, 1)
+
+    @torch.no_grad()
+    def solve(self, denoiser: Denoiser, start: Images, condition: Labels | None, fresh: Fresh) -> Images:
+        """The same without the last bounds, as latents need it (with ``clip`` false)."""
         times = self.spacing.times(denoiser.schedule, self.steps)
         first = torch.full((len(start),), times[0], dtype=start.dtype, device=start.device)
         # A variance-exploding schedule starts at its own scale, every other one at 1.
@@ -88,7 +92,7 @@ class Sampler(ABC):
         for draw, (t, s) in enumerate(pairwise(times), start=1):
             now, then = first.new_full((len(x),), t), first.new_full((len(x),), s)
             x = self._step(denoiser, x, now, then, condition, fresh, draw)
-        return x.clamp(-1, 1)
+        return x
 
     def _clipped(self, mean: Tensor) -> Tensor:
         return mean.clamp(-1, 1) if self.clip else mean

@@ -19,7 +19,7 @@ from vestige.models.denoiser import Denoiser, Images, Labels, Prediction, Times
 from vestige.models.network import device_of, finite, weights_digest
 from vestige.models.schedule import DiscreteTable, Schedule
 
-Embeddings = Float[Tensor, "prompts tokens width"]
+Embeddings = Float[Tensor, "prompts tokens features"]
 
 
 class ConditionedDenoiser(Denoiser):
@@ -82,12 +82,12 @@ class ConditionedDenoiser(Denoiser):
         """
         return self._answer(x_t, t, self.embedding(condition, len(x_t)))
 
-    def predict_embedded(self, x_t: Images, t: Times, embedding: Float[Tensor, "n tokens width"]) -> Images:
+    def predict_embedded(self, x_t: Images, t: Times, embedding: Float[Tensor, "n tokens features"]) -> Images:
         """The raw prediction under embeddings that need not be in the table, counted; differentiable in all three."""
         self.evaluations += len(x_t)
         return self._answer(x_t, t, embedding)
 
-    def embedding(self, condition: Labels | None, n: int) -> Float[Tensor, "n tokens width"]:
+    def embedding(self, condition: Labels | None, n: int) -> Float[Tensor, "n tokens features"]:
         """Rows of the table, n times the null condition for None.
 
         Raises

@@ -177,7 +177,8 @@ def is_pipeline_folder(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file (NotFound or CorruptFile if there is none)."""
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
@@ -197,8 +198,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _load_scheduler(folder: Path) -> Any:
-    name = str(_read_json(folder / "scheduler_config.json").get("_class_name", ""))
+def load_scheduler(folder: Path) -> Any:
+    """The scheduler in a folder of a pipeline (Unsupported or CorruptFile if it cannot be read)."""
+    name = str(read_json(folder / "scheduler_config.json").get("_class_name", ""))
     kind = getattr(diffusers, name, None) if name.isidentifier() else None
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)):
         raise Unsupported(
@@ -210,18 +212,19 @@ def _load_scheduler(folder: Path) -> Any:
         return kind.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # each scheduler fails in its own way on settings that make no sense
         raise CorruptFile(
-            f"{folder / 'scheduler_config.json'} does not describe a {name} ({_first_line(error)}).",
+            f"{folder / 'scheduler_config.json'} does not describe a {name} ({first_line(error)}).",
             expected="the file that save_pretrained wrote.",
             remedy="save the pipeline again.",
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
 
 
 def _load_unet(folder: Path) -> UNet2DModel:
-    kind = _read_json(folder / "config.json").get("_class_name", "")
+    kind = read_json(folder / "config.json").get("_class_name", "")
     if kind != "UNet2DModel":
         raise Unsupported(
             f"{folder / 'config.json'} describes a {kind or 'nameless network'}.",
@@ -242,7 +245,7 @@ def _load_unet(folder: Path) -> UNet2DModel:
         unet, report = loaded
     except Exception as error:  # torch, safetensors and the network itself share no base for what they raise
         raise CorruptFile(
-            f"The network in {folder} could not be read ({_first_line(error)}).",
+            f"The network in {folder} could not be read ({first_line(error)}).",
             expected="the files that save_pretrained wrote.",
             remedy="copy or save the pipeline again.",
         ) from error
@@ -257,7 +260,7 @@ def _load_unet(folder: Path) -> UNet2DModel:
 
 
 def _null_condition(card: Path) -> int | None:
-    stated = _read_json(card).get("null_condition")
+    stated = read_json(card).get("null_condition")
     if stated is None or type(stated) is int:
         return stated
     raise CorruptFile(
@@ -285,7 +288,7 @@ def load_folder(folder: Path, *, null_condition: int | None = None) -> Diffusers
     if null_condition is None and (folder / CARD).is_file():
         null_condition = _null_condition(folder / CARD)
     return DiffusersDenoiser(
-        _load_unet(folder / "unet"), _load_scheduler(folder / "scheduler"), null_condition=null_condition
+        _load_unet(folder / "unet"), load_scheduler(folder / "scheduler"), null_condition=null_condition
     )
 
 
