@@ -67,6 +67,7 @@ def demo(
 @app.command(
     epilog="Examples: vestige audit my-ddpm/ --data train/ --non-members held-out/ --out run"
     "  |  vestige audit generated.npz --data train/ --out run"
+    "  |  vestige audit my-sd/ --prompts captions.txt --data train/ --out run"
 )
 def audit(
     model: Annotated[str, typer.Argument(help="diffusers folder, zoo name, or folder/.npz of generated images.")],
@@ -97,6 +98,10 @@ def audit(
     ] = 128,
     null_condition: NullCondition = None,
     seed: Seed = 0,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Prompts for a text-to-image model: a file, one a line, or .jsonl with the truth."),
+    ] = None,
     skip_corrupt: SkipCorrupt = False,
     show_images: ShowImages = False,
     overwrite: Overwrite = False,
@@ -106,6 +111,23 @@ def audit(
 
     rules = load_policy(policy)
     require_working_dependencies()
+    if prompts is not None:
+        from vestige.cli.prompting import Asked, audit_prompts
+
+        asked = Asked(generations, delta, sampler, steps, guidance, tuple(setting or []), batch_size, seed)
+        audit_prompts(
+            model,
+            prompts,
+            asked,
+            data=data,
+            non_members=non_members,
+            out=out,
+            detectors=attack or [],
+            policy=rules,
+            skip_corrupt=skip_corrupt,
+            show_images=show_images,
+            overwrite=overwrite,
+        )
     from vestige.cli.attacks import chosen
     from vestige.cli.display import bars, finish
     from vestige.jobs.audit import audit as run

@@ -1,0 +1,119 @@
+"""Prompts to ask a text-to-image model with, and what is known about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from vestige.digest import digest_json
+from vestige.errors import CorruptFile, EmptySet, InvalidInput, NotFound
+
+
+@dataclass(frozen=True, eq=False)
+class PromptSet:
+    """Prompts in a fixed order, each once.
+
+    Parameters
+    ----------
+    texts : the prompts.
+    memorized : bool [n], whether each is known to be memorized; None if that is not known.
+    source : where they came from, for messages and reports.
+
+    Raises
+    ------
+    EmptySet : there is no prompt.
+    InvalidInput : a prompt stands there twice or is empty, or the truth is of another length.
+    """
+
+    texts: tuple[str, ...]
+    memorized: npt.NDArray[np.bool_] | None = None
+    source: str = "prompts"
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise EmptySet(f"{self.source} holds no prompt.", expected="at least one.", remedy="write one a line.")
+        twice = len(self.texts) - len(set(self.texts))
+        if twice or not all(text.strip() for text in self.texts):
+            raise InvalidInput(
+                f"{self.source} holds {twice} prompts a second time, or an empty one.",
+                expected="distinct prompts.",
+                remedy="leave copies and empty lines out.",
+            )
+        if self.memorized is not None and self.memorized.shape != (len(self.texts),):
+            raise InvalidInput(
+                f"{self.source} has {len(self.texts)} prompts and a truth of shape {self.memorized.shape}.",
+                expected="true or false for every prompt, or for none.",
+                remedy="complete it.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def rows(self) -> list[int]:
+        """A name a prompt that follows from its text alone, below 2**63."""
+        return [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1 for text in self.texts]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the prompts, in order."""
+        return digest_json(list(self.texts))
+
+
+def load_prompts(path: Path) -> PromptSet:
+    """Prompts from a text file, one a line, or from JSON lines with ``text`` and, if known, ``memorized``.
+
+    Raises
+    ------
+    NotFound : no such file.
+    CorruptFile : a line of a ``.jsonl`` file is not of that form, or the file is no text.
+    EmptySet, InvalidInput : see :class:`PromptSet`.
+    """
+    if not path.is_file():
+        raise NotFound(f"There is no file {path}.", expected="a file of prompts.", remedy="check --prompts.")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise CorruptFile(
+            f"{path} is no text.", expected="UTF-8 text, one prompt a line.", remedy="save it as UTF-8."
+        ) from error
+    lines = [line for line in lines if line]
+    if path.suffix != ".jsonl":
+        return PromptSet(tuple(lines), None, str(path))
+    told = [_parsed(line, number, path) for number, line in enumerate(lines, 1)]
+    return PromptSet(tuple(text for text, _ in told), _truth([known for _, known in told], path), str(path))
+
+
+def _parsed(line: str, number: int, path: Path) -> tuple[str, bool | None]:
+    try:
+        content: Any = json.loads(line)
+    except json.JSONDecodeError:
+        content = None
+    entry = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    text, known = entry.get("text"), entry.get("memorized")
+    if not isinstance(text, str) or not (known is None or isinstance(known, bool)):
+        raise CorruptFile(
+            f"Line {number} of {path} is no prompt.",
+            expected='{"text": "a red seven"} and, where it is known, "memorized": true or false.',
+            remedy="correct the line, or pass a .txt file with one prompt a line.",
+        )
+    return text, known
+
+
+def _truth(known: Sequence[bool | None], path: Path) -> npt.NDArray[np.bool_] | None:
+    told = [value for value in known if value is not None]
+    if told and len(told) < len(known):
+        raise InvalidInput(
+            f"{path} says of {len(told)} of {len(known)} prompts whether they are memorized.",
+            expected="of all or of none.",
+            remedy="complete it.",
+        )
+    return np.array(told, dtype=bool) if told else None

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
+from vestige.audit.prompts.attention_entropy import AttentionEntropy
+from vestige.audit.prompts.first_guidance_norm import FirstGuidanceNorm
+from vestige.audit.prompts.late_attention_entropy import LateAttentionEntropy
+from vestige.audit.prompts.sample_score_norm import SampleScoreNorm
+from vestige.cli.main import app
+from vestige.data.images import ImageSet
+from vestige.data.prompts import PromptSet, load_prompts
+from vestige.errors import CorruptFile, EmptySet, InvalidInput, NotFound
+from vestige.jobs.prompts import audit_prompts
+from vestige.models.adapters.text_to_image import Drawing
+from vestige.models.prompted import PromptedGenerator
+from vestige.models.sampler import DDIM
+
+TEXTS = tuple(f"a {colour} {digit}" for colour in ("red", "blue") for digit in ("one", "two", "three", "four", "five"))
+DRAWING = Drawing(DDIM(steps=2, clip=False), guidance=3.0)
+CHEAP = [
+    FirstGuidanceNorm(draws=1),
+    AttentionEntropy(draws=1),
+    LateAttentionEntropy(draws=1, steps=2, last=1),
+    SampleScoreNorm(draws=1, steps=2),
+]
+
+
+def prompts(known=None):
+    return PromptSet(TEXTS, None if known is None else np.array(known))
+
+
+def own_pictures(model, rows):
+    """What the model draws itself: as training images they are found again, pixel by pixel."""
+    return ImageSet(PromptedGenerator(model, TEXTS, DRAWING).sample(np.array(rows), 0))
+
+
+def test_every_detector_asks_a_pipeline_and_the_truth_judges_them(model, tmp_path):
+    known = [True, False] * 5
+    run = audit_prompts(model, prompts(known), out=tmp_path, detectors=CHEAP)
+    for detector in CHEAP:
+        name = f"prompts/{type(detector).__name__}"
+        line = run.record.estimate(f"{name}/auc")
+        assert line.n == 10
+        assert line.low <= line.value <= line.high
+        assert run.record.estimate(f"{name}/auc_control").value is not None
+        assert "false positives" in run.record.estimate(f"{name}/tpr@fpr=0.01").note
+        assert run.record.estimate(f"{name}/forwards").value == detector.forwards_per_prompt
+    expected = 10 * sum(detector.forwards_per_prompt for detector in CHEAP)
+    assert run.record.cost.network_evaluations == expected
+    assert run.record.verdict.value == "inconclusive"
+    lines = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in lines] == list(TEXTS)
+    assert [line["memorized"] for line in lines] == known
+    again = audit_prompts(model, prompts(known), out=tmp_path, detectors=CHEAP)
+    assert again.record.cost.network_evaluations == 0
+    assert (
+        again.record.estimate("prompts/FirstGuidanceNorm/auc").value
+        == run.record.estimate("prompts/FirstGuidanceNorm/auc").value
+    )
+
+
+def test_prompts_bring_out_the_pictures_that_they_draw(model, tmp_path):
+    data = own_pictures(model, [3, 13, 7])  # twice prompt 3, once prompt 7
+    extraction = GenerateAndFilter(generations=20, delta=0.001, clique_size=2, neighbours=1)
+    run = audit_prompts(
+        model, prompts(), data, out=tmp_path, detectors=CHEAP[:1], extraction=extraction, drawing=DRAWING
+    )
+    lines = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert lines[3]["pictures"] == 2
+    assert lines[3]["distance"] == lines[7]["distance"] == 0
+    assert {lines[3]["nearest"], lines[7]["nearest"]} <= set(data.ids)
+    assert lines[3]["memorized"]
+    assert run.record.estimate("extraction/near_exact").value == 3
+    names = [section.name for section in run.record.sections]
+    assert names == ["data", "extraction", "brought", "prompts"]
+    cliques = next(t for s in run.record.sections for t in s.tables if t.name == "cliques")
+    assert all(row[3] is not None for row in cliques.rows)
+
+
+def test_generators_go_through_the_prompts_whatever_the_batch(model):
+    generator = PromptedGenerator(model, TEXTS, DRAWING)
+    rows = np.arange(12)
+    whole = generator.sample(rows, 5)
+    assert whole.shape[1:] == generator.shape
+    assert generator.condition_of(rows).tolist() == [*range(10), 0, 1]
+    np.testing.assert_array_equal(whole[[11, 2]], generator.sample(np.array([11, 2]), 5))
+    assert (whole[0] != whole[10]).any()
+
+
+def test_prompts_are_read_from_text_and_json_lines(tmp_path):
+    plain, told = tmp_path / "a.txt", tmp_path / "b.jsonl"
+    plain.write_text("a red one\n\n  a blue two \n")
+    told.write_text('{"text": "x", "memorized": true}\n{"text": "y", "memorized": false, "copies": 3}\n')
+    assert load_prompts(plain).texts == ("a red one", "a blue two")
+    found = load_prompts(told)
+    assert found.texts == ("x", "y")
+    assert found.memorized.tolist() == [True, False]
+    assert found.rows == PromptSet(("y", "x")).rows[::-1]
+    assert all(0 <= row < 1 << 63 for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", EmptySet),
+        ('{"text": 3}\n', CorruptFile),
+        ("red\n", CorruptFile),
+        ('{"text": "x", "memorized": true}\n{"text": "y"}\n', InvalidInput),
+        ('{"text": "x"}\n{"text": "x"}\n', InvalidInput),
+    ],
+)
+def test_files_that_make_no_sense_are_refused(tmp_path, text, error):
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    with pytest.raises(error):
+        load_prompts(path)
+    with pytest.raises(NotFound):
+        load_prompts(tmp_path / "nothing")
+
+
+def test_the_command_line_scores_prompts_of_a_folder(model, tmp_path):
+    model.pipeline.save_pretrained(tmp_path / "sd", safe_serialization=True)
+    (tmp_path / "captions.txt").write_text("\n".join(TEXTS[:3]))
+    words = ["audit", str(tmp_path / "sd"), "--prompts", str(tmp_path / "captions.txt"), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*words, "--attack", "firstguidancenorm", "--set", "firstguidancenorm.draws=1"])
+    assert done.exit_code == 3, done.output
+    record = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert record["config"]["detectors"] == [{"detector": "FirstGuidanceNorm", "draws": 1}]
+    assert record["cost"]["network_evaluations"] == 6
