@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vestige.erase.encoding import DENSE, SPARSE, format_of, read, write
+from vestige.erase.encoding import DENSE, FACTORED, SPARSE, format_of, product, read, read_factored, write
 
 INTEGERS = {
     torch.float16: torch.int16,
@@ -138,3 +138,18 @@ def test_bits_beyond_the_last_entry_are_refused() -> None:
     assert LENGTH % 8 != 0
     with pytest.raises(ValueError, match="does not fit"):
         read(parts(mask=mask), SPARSE)
+
+
+def test_factors_are_written_in_place_of_their_product_and_give_its_bits():
+    rng = np.random.default_rng(0)
+    up, down = (torch.from_numpy(rng.standard_normal(size).astype(np.float32)) for size in ((40, 3), (3, 50)))
+    delta = {"low": product(up, down), "other": torch.ones(4)}
+    torch.testing.assert_close(delta["low"].double(), up.double() @ down.double())
+    content, version = write(delta, {"low": (up, down)})
+    assert version == FACTORED == format_of(delta, {"low": (up, down)})
+    assert len(content) < 40 * 50 * 4
+    back, factors = read_factored(content, version)
+    assert all(torch.equal(back[name], value) for name, value in delta.items())
+    assert list(factors) == ["low"]
+    with pytest.raises(ValueError, match="do not fit"):
+        read_factored(write(delta, {"low": (up[:, :2], down)})[0], FACTORED)

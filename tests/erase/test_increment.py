@@ -236,8 +236,8 @@ def test_increments_written_before_the_second_format_still_load(tmp_path: Path) 
 
 def test_a_format_of_the_future_is_named(tmp_path: Path) -> None:
     change(1, network()).save(tmp_path)
-    _edit_manifest(format=3, novelty="unknown")(tmp_path)
-    with pytest.raises(Unsupported, match=r"has format 3\. Expected: a format up to 2"):
+    _edit_manifest(format=4, novelty="unknown")(tmp_path)
+    with pytest.raises(Unsupported, match=r"has format 4\. Expected: a format up to 3"):
         Increment.load(tmp_path)
 
 

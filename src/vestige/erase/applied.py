@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,10 +29,16 @@ from vestige.erase.increment import Increment, add
 from vestige.erase.manifest import in_order, provides
 from vestige.errors import AlreadyExists, CorruptFile, DigestMismatch, InvalidInput, NotFound, StorageFailed
 from vestige.models.adapters.diffusers import DiffusersDenoiser, load_folder
+from vestige.models.adapters.text_to_image import NOTE, TextToImage
+from vestige.models.adapters.text_to_image_load import is_text_to_image, load_text_to_image
 from vestige.models.denoiser import Denoiser
 from vestige.store import write_bytes, write_text
 
-_NOTE = "vestige"
+SavedModel = DiffusersDenoiser | TextToImage
+"""A model that is kept in a folder of diffusers."""
+
+Model = TypeVar("Model", bound="Denoiser | TextToImage")
+
 _APPLIED, _BASE = "applied.json", "base.safetensors"
 
 
@@ -55,8 +62,8 @@ class Applied(BaseModel):
     layers: list[Layer]
 
 
-def applied(base: Denoiser, increments: Sequence[tuple[Increment, float]]) -> Denoiser:
-    """A copy of the base with scaled increments added in order; the base is not touched.
+def applied(base: Model, increments: Sequence[tuple[Increment, float]]) -> Model:
+    """A copy of the base with scaled increments added; the base is not touched.
 
     Whether they come after what they were trained on top of is asked by :func:`check_after`, not here.
 
@@ -69,7 +76,7 @@ def applied(base: Denoiser, increments: Sequence[tuple[Increment, float]]) -> De
         increment.check_base(digest)
     module = copy.deepcopy(base.module)
     add(module, increments)
-    return base.with_module(module)
+    return cast(Model, base.with_module(module))
 
 
 def check_after(increments: Sequence[tuple[Increment, float]], *, onto: Sequence[tuple[Increment, float]] = ()) -> None:
@@ -120,7 +127,7 @@ def read_applied(folder: Path) -> Applied | None:
     ------
     CorruptFile : the note is damaged.
     """
-    path = folder / _NOTE / _APPLIED
+    path = folder / NOTE / _APPLIED
     if not path.is_file():
         return None
     try:
@@ -131,9 +138,19 @@ def read_applied(folder: Path) -> Applied | None:
         ) from error
 
 
-def open_base(
-    folder: Path, *, null_condition: int | None = None
-) -> tuple[DiffusersDenoiser, list[tuple[Increment, float]]]:
+def load_saved(folder: Path, *, null_condition: int | None = None) -> SavedModel:
+    """The model in a folder: a text-to-image pipeline if it has a tokenizer, a plain diffusion model if not.
+
+    Raises
+    ------
+    NotFound, CorruptFile, BadWeights, Unsupported : see each message.
+    """
+    if is_text_to_image(folder):
+        return load_text_to_image(folder)
+    return load_folder(folder, null_condition=null_condition)
+
+
+def open_base(folder: Path, *, null_condition: int | None = None) -> tuple[SavedModel, list[tuple[Increment, float]]]:
     """The base of a model folder, bit for bit, and the increments applied to it.
 
     Raises
@@ -141,12 +158,12 @@ def open_base(
     CorruptFile : what apply kept of the base cannot be read.
     DigestMismatch : the folder's weights are not its base's, or an increment is not the one that was applied.
     """
-    model, note = load_folder(folder, null_condition=null_condition), read_applied(folder)
+    model, note = load_saved(folder, null_condition=null_condition), read_applied(folder)
     if note is None:
         return model, []
     state = model.module.state_dict()
     with torch.no_grad():
-        for name, value in _kept(folder / _NOTE / _BASE, state).items():
+        for name, value in _kept(folder / NOTE / _BASE, state).items():
             state[name].copy_(value)
     if model.digest != note.base:
         raise DigestMismatch(
@@ -154,7 +171,7 @@ def open_base(
             expected=f"{short(note.base)}, as its note says.",
             remedy="take the base model from where it came from; this folder was changed.",
         )
-    return model, [(_increment(folder / _NOTE / layer.folder, layer), layer.scale) for layer in note.layers]
+    return model, [(_increment(folder / NOTE / layer.folder, layer), layer.scale) for layer in note.layers]
 
 
 def _kept(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -185,8 +202,8 @@ def _increment(folder: Path, layer: Layer) -> Increment:
 
 
 def write_applied(
-    folder: Path, base: DiffusersDenoiser, increments: Sequence[tuple[Increment, float]], *, overwrite: bool = False
-) -> DiffusersDenoiser:
+    folder: Path, base: SavedModel, increments: Sequence[tuple[Increment, float]], *, overwrite: bool = False
+) -> SavedModel:
     """Write base + increments as a diffusers folder, whole or not at all; returns the written model.
 
     Raises
@@ -200,15 +217,13 @@ def write_applied(
             f"{folder} is not empty.", expected="a new folder.", remedy="choose another --out, or pass --overwrite."
         )
     model = applied(base, increments)
-    if not isinstance(model, DiffusersDenoiser):
-        raise TypeError("a diffusers model stays one")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
             part = Path(scratch) / "model"
             model.save(part)
             if increments:
-                _write_note(part / _NOTE, base, increments)
+                _write_note(part / NOTE, base, increments)
             if folder.exists():
                 shutil.rmtree(folder)
             part.rename(folder)
@@ -221,7 +236,7 @@ def write_applied(
     return model
 
 
-def _write_note(note: Path, base: DiffusersDenoiser, increments: Sequence[tuple[Increment, float]]) -> None:
+def _write_note(note: Path, base: SavedModel, increments: Sequence[tuple[Increment, float]]) -> None:
     state = base.module.state_dict()
     touched = sorted({name for increment, _ in increments for name in increment.delta})
     write_bytes(note / _BASE, save({name: state[name].contiguous() for name in touched}))

@@ -8,7 +8,7 @@ bit for bit by using the base.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vestige.digest import digest_tensors, short
 from vestige.erase import encoding
+from vestige.erase.encoding import Factors
 from vestige.erase.manifest import Manifest, after_of
 from vestige.errors import (
     AlreadyExists,
@@ -38,6 +39,8 @@ class Increment:
 
     manifest: Manifest
     delta: dict[str, Tensor]
+    factors: dict[str, Factors] = field(default_factory=dict[str, Factors])
+    """Low-rank factors of the changes that are such products, bit for bit; only they are written then."""
 
     @staticmethod
     def between(
@@ -117,7 +120,7 @@ class Increment:
                 expected="a new folder.",
                 remedy="choose another --out, or pass --overwrite.",
             )
-        content, version = encoding.write(self.delta)
+        content, version = encoding.write(self.delta, self.factors)
         write_bytes(folder / WEIGHTS, content)
         manifest = self.manifest.model_copy(update={"format": version})
         write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
@@ -141,7 +144,7 @@ class Increment:
         try:
             text = (folder / MANIFEST).read_bytes()
             manifest = Manifest.read(text, folder)
-            delta = encoding.read((folder / WEIGHTS).read_bytes(), manifest.format)
+            delta, factors = encoding.read_factored((folder / WEIGHTS).read_bytes(), manifest.format)
         except (ValueError, OSError) as error:
             raise CorruptFile(
                 f"The increment in {folder} cannot be read ({str(error).splitlines()[0]}).",
@@ -154,7 +157,7 @@ class Increment:
                 expected=f"a change with digest {short(manifest.delta)}.",
                 remedy="copy the folder again or repeat the erasure.",
             )
-        return Increment(manifest, delta)
+        return Increment(manifest, delta, factors)
 
     def check_base(self, base_digest: str) -> None:
         """Raise DigestMismatch unless the increment was made for this base."""
@@ -168,30 +171,35 @@ class Increment:
 
 
 def add(module: nn.Module, increments: Sequence[tuple[Increment, float]]) -> None:
-    """Add scaled increments to a base network in place, in order.
+    """Add scaled increments to a base network in place.
 
-    Weights that an increment leaves alone, or that a scale of 0 would, keep their bits.
+    Sums are computed in float64 and rounded once, so that the order makes no difference to a float32 network. Weights
+    that an increment leaves alone, or that a scale of 0 would, keep their bits.
 
     Raises
     ------
     DigestMismatch : an increment names a weight that the network does not have.
     """
     state = module.state_dict()
+    changes: dict[str, list[tuple[Tensor, float]]] = {}
+    for increment, scale in increments:
+        for name, delta in increment.delta.items() if scale else ():
+            if name not in state or state[name].shape != delta.shape:
+                raise DigestMismatch(
+                    f"The increment '{increment.manifest.name}' changes {name}, which the model does not have "
+                    "in that shape.",
+                    expected="the architecture of the increment's base.",
+                    remedy="pass the base that the increment was made for.",
+                )
+            changes.setdefault(name, []).append((delta, scale))
     with torch.no_grad():
-        for increment, scale in increments:
-            if scale == 0:
-                continue
-            for name, delta in increment.delta.items():
-                if name not in state or state[name].shape != delta.shape:
-                    raise DigestMismatch(
-                        f"The increment '{increment.manifest.name}' changes {name}, which the model does not have "
-                        "in that shape.",
-                        expected="the architecture of the increment's base.",
-                        remedy="pass the base that the increment was made for.",
-                    )
-                change = delta.to(state[name]) * scale
-                # -0.0 + 0.0 is 0.0: adding nothing would still flip a sign bit.
-                state[name].copy_(torch.where(change == 0, state[name], state[name] + change))
+        for name, several in changes.items():
+            weight = state[name]
+            parts = [delta.to(weight) * scale for delta, scale in several]
+            total = torch.stack([weight, *parts]).double().sum(0).to(weight.dtype)
+            # -0.0 + 0.0 is 0.0: adding nothing would still flip a sign bit.
+            moved = torch.stack([part != 0 for part in parts]).any(0)
+            weight.copy_(torch.where(moved, total, weight))
 
 
 def compose(increments: Sequence[Increment], name: str, scales: Sequence[float] | None = None) -> Increment:
