@@ -47,7 +47,8 @@ class ConceptEraser(ABC):
         BadWeights : a weight became NaN or infinite.
         """
         request.check(base)
-        return self.increments(base, request, seed, progress or Silent())
+        with torch.enable_grad():
+            return self.increments(base, request, seed, progress or Silent())
 
     def settings(self) -> dict[str, Any]:
         """Fields as plain values."""
