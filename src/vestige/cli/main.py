@@ -102,6 +102,9 @@ def audit(
         str | None,
         typer.Option(help="Prompts for a text-to-image model: a file, one a line, or .jsonl with the truth."),
     ] = None,
+    mitigate: Annotated[
+        int, typer.Option(min=0, help="With --prompts: likeliest memorized prompts to take apart and mitigate.")
+    ] = 0,
     skip_corrupt: SkipCorrupt = False,
     show_images: ShowImages = False,
     overwrite: Overwrite = False,
@@ -123,6 +126,7 @@ def audit(
             non_members=non_members,
             out=out,
             detectors=attack or [],
+            mitigate=mitigate,
             policy=rules,
             skip_corrupt=skip_corrupt,
             show_images=show_images,

@@ -19,15 +19,18 @@ from vestige.jobs.audit import Findings, cost_lines, data_section, evidence, exa
 from vestige.jobs.judge import Reason, judge_audit, overall
 from vestige.jobs.policy import Policy
 from vestige.jobs.prompt_detection import Scored, default_detectors, detection_section, score_prompts
+from vestige.jobs.prompt_mitigation import Fits, chosen_prompts, mitigation_section
 from vestige.jobs.resolve import DataLike, describe
 from vestige.jobs.run import Desk, Run, environment, now, plain
-from vestige.models.adapters.text_to_image import Drawing, TextToImage
+from vestige.models.adapters.text_to_image import Drawing, Pixels, TextToImage
 from vestige.models.adapters.text_to_image_load import load_text_to_image
 from vestige.models.prompted import PromptedGenerator
 from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
 from vestige.record import Cell, Record, Section, Table, Verdict
 from vestige.store import write_text
+from vestige.zoo.captions import understood
+from vestige.zoo.evaluate_t2i import drawn_rightly
 from vestige.zoo.pipelines import PIPELINES, zoo_pipeline
 
 TextToImageLike = str | Path | TextToImage
@@ -69,6 +72,8 @@ def audit_prompts(
     detectors: Sequence[PromptDetector] | None = None,
     extraction: GenerateAndFilter | None = None,
     drawing: Drawing | None = None,
+    mitigate: int = 0,
+    fits: Fits | None = None,
     policy: Policy | None = None,
     seed: int = 0,
     batch_size: int = 128,
@@ -89,6 +94,8 @@ def audit_prompts(
     detectors : of prompts; all with their defaults, if absent.
     extraction : how many pictures are drawn in all (each prompt gets its equal share) and what counts as a copy.
     drawing : sampler and guidance.
+    mitigate : how many memorized prompts, the likeliest first, are taken apart into words and mitigated.
+    fits : which pictures show what a prompt says, to measure what a mitigation costs; a zoo pipeline brings its own.
 
     Returns the run; ``prompts.jsonl`` has a line a prompt.
 
@@ -112,6 +119,7 @@ def audit_prompts(
         "extraction": extraction.settings(),
         "sampler": drawing.sampler.key(),
         "guidance": drawing.guidance,
+        "mitigate": mitigate,
         "policy": policy.audit.model_dump(),
         "seed": seed,
         "digests": digests,
@@ -123,8 +131,16 @@ def audit_prompts(
     brought = _brought(findings, asked, extraction.delta)
     memorized, truth = _truth(asked, brought)
     lines, section = detection_section(scored, asked, memorized, truth, seed)
+    helped, spent = list[Section](), 0
+    if mitigate:
+        likely = chosen_prompts(asked, memorized, scored, mitigate)
+        members, judge = None if who is None else who.members, fits or fits_of(model)
+        more, help_section, spent = mitigation_section(
+            subject, likely, members, judge, drawing, extraction.delta, desk.context
+        )
+        lines, helped = [*lines, *more], [help_section]
     verdict, reasons = _judged(findings, policy, who is not None)
-    cost = desk.cost(denoiser.evaluations + drawn.evaluations)
+    cost = desk.cost(denoiser.evaluations + drawn.evaluations + spent)
     sections = [] if who is None else [data_section(who, skipped)]
     sections += [outcome.section for outcome in findings.outcomes.values()]
     sections += [] if who is None or brought is None else [_brought_section(brought, asked, who)]
@@ -142,7 +158,7 @@ def audit_prompts(
         verdict=verdict,
         reasons=reasons,
         summary=[*findings.summary, *lines, *cost_lines(cost.seconds, cost.network_evaluations)],
-        sections=[*sections, section],
+        sections=[*sections, section, *helped],
         not_done=[*findings.not_done, *missing],
     )
     _write(desk.out / FILE, asked, memorized, scored, brought, who)
@@ -183,6 +199,19 @@ def resolve_prompts(prompts: PromptsLike) -> PromptSet:
         known = np.array([one.memorized for one in special])
         return PromptSet(tuple(one.text for one in special), known, str(prompts))
     return load_prompts(Path(prompts))
+
+
+def fits_of(model: TextToImageLike) -> Fits | None:
+    """Whether pictures of a zoo pipeline show the digit, style and colour that a prompt names; None for others."""
+    if not (isinstance(model, str) and model in PIPELINES):
+        return None
+    judge = zoo_pipeline(model).judge()
+
+    def fits(prompt: str, pictures: Pixels) -> Flags:
+        right = drawn_rightly(judge, [understood(prompt)] * len(pictures), pictures)
+        return np.logical_and.reduce(list(right.values()))
+
+    return fits
 
 
 def _brought(findings: Findings, prompts: PromptSet, delta: float) -> Brought | None:

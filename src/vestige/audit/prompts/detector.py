@@ -81,15 +81,20 @@ class PromptDetector(ABC):
             part = slice(low, low + work.batch_size)
             told = prompts[part].to(denoiser.device)
             for draw in range(self.draws):
-                noise = torch.from_numpy(normal(work.seed, Stream.GEOMETRY, rows[part], denoiser.shape, _DRAW + draw))
+                noise = noise_of_prompts(rows[part], denoiser.shape, draw, work.seed).to(denoiser.device)
                 with torch.no_grad():
-                    value = self.value(denoiser, noise.to(denoiser.device), told)
+                    value = self.value(denoiser, noise, told)
                 found[draw, part] = value.double().cpu().numpy()
         return Detection(found.mean(0), _error(found), denoiser.evaluations - before)
 
     def settings(self) -> dict[str, Any]:
         """Name and fields as plain values."""
         return {"detector": type(self).__name__, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
+
+
+def noise_of_prompts(rows: Sequence[int], shape: tuple[int, int, int], draw: int, seed: int) -> Images:
+    """Standard normal noise [n, *shape] that belongs to the seed, the prompt's name and the draw."""
+    return torch.from_numpy(normal(seed, Stream.GEOMETRY, rows, shape, _DRAW + draw))
 
 
 def at(denoiser: Denoiser, time: float, like: Images) -> Times:
