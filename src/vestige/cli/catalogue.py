@@ -7,6 +7,7 @@ from typing import Any, cast
 import vestige.audit
 import vestige.audit.geometry
 import vestige.erase
+import vestige.erase.concept
 import vestige.erase.recover
 from vestige.audit.attack import Attack
 from vestige.audit.geometry.detectors.detector import Detector
@@ -15,6 +16,7 @@ from vestige.audit.geometry.generated_neighbourhood import GeneratedNeighbourhoo
 from vestige.audit.geometry.generator_spectrum import GeneratorSpectrum
 from vestige.cli.display import show_table
 from vestige.discover import methods
+from vestige.erase.concept.eraser import ConceptEraser
 from vestige.erase.eraser import Eraser
 from vestige.erase.recover.recovery import Recovery
 from vestige.record import Cell, Table
@@ -37,6 +39,8 @@ def show_methods() -> None:
         rows.append(["geometry --detectors", name, detector.claim, detector.access.label, detector.source])
     for name, eraser in methods(vestige.erase, Eraser).items():
         rows.append(["erase", name, eraser.claim, "weights", eraser.source])
+    for name, concepts in methods(vestige.erase.concept, ConceptEraser).items():
+        rows.append(["erase --concept", name, concepts.claim, "weights", concepts.source])
     for name, recovery in methods(vestige.erase.recover, Recovery).items():
         needs = ("weights" if recovery.needs_weights else "scores") + (", unseen" if recovery.needs_unseen else "")
         rows.append(["verify --recover", name, recovery.claim, needs, recovery.source])

@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
+from vestige.cli.concepts import Asked, erase_named
+from vestige.cli.concepts import register as register_concepts
 from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt
 from vestige.dependencies import require_working_dependencies
+from vestige.errors import InvalidInput
 
 increments = typer.Typer(help="Show, apply, remove and compose increments.", no_args_is_help=True)
 
 _ERASE = (
     "Examples: vestige erase my-ddpm/ --forget run --retain train/ --out increment"
     "  |  vestige erase my-ddpm/ --forget rows.txt --retain train/ --ledger requests.jsonl --out request-2"
+    "  |  vestige erase my-sd/ --concept outlined --concept red --method sepme --out inc"
 )
 _VERIFY = (
     "Examples: vestige verify my-ddpm/ --increment increment --against run --out check"
@@ -27,17 +31,38 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_ERASE)(erase)
     app.command(epilog=_VERIFY)(verify)
     app.add_typer(increments, name="increments")
+    register_concepts(increments)
 
 
 def erase(
     model: Annotated[str, typer.Argument(help="diffusers folder or zoo name.")],
-    forget: Annotated[str, typer.Option(help="Audit run, rows:ID,ID, class:LABEL, images, or a text file of ids.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the increment.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the increment, or of those of the concepts.")],
+    forget: Annotated[
+        str | None, typer.Option(help="Audit run, rows:ID,ID, class:LABEL, images, or a text file of ids.")
+    ] = None,
+    concept: Annotated[
+        list[str] | None, typer.Option(help="Of a text-to-image model: a concept to erase; again for more.")
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="With --concept: prompts that name one, {} in its place; again for more.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="With --concept: a prompt to keep exactly as it is; again for more.")
+    ] = None,
+    guard: Annotated[
+        list[str] | None, typer.Option(help="With --concept: a prompt to keep up to a small leak; again for more.")
+    ] = None,
+    anchor: Annotated[
+        list[str] | None, typer.Option(help="With --concept: what takes its place, for methods that replace it.")
+    ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Erase more concepts beside those in --out.")] = False,
     retain: Annotated[str | None, typer.Option(help="Training data; the forgotten rows are taken out of it.")] = None,
     non_members: Annotated[
         str | None, typer.Option(help="Images from the same source, never trained on, for methods that need some.")
     ] = None,
-    method: Annotated[str, typer.Option(help="Eraser, as `vestige ls` names it.")] = "erasediff",
+    method: Annotated[
+        str | None, typer.Option(help="Eraser, as `vestige ls` names it; erasediff, or sepme for concepts.")
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the method, e.g. --set steps=300 --set target=noise."),
@@ -56,7 +81,35 @@ def erase(
     skip_corrupt: SkipCorrupt = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a model forget training images, as an increment that can be taken off again."""
+    """Make a model forget training images or concepts, as increments that can be taken off again."""
+    if concept:
+        if (
+            forget is not None
+            or retain
+            or non_members
+            or loop
+            or name
+            or ledger
+            or who
+            or null_condition
+            or skip_corrupt
+        ):
+            raise InvalidInput(
+                "Options for forgetting images were given together with --concept.",
+                expected="either --forget and its options, or --concept.",
+                remedy="drop --forget, --retain, --non-members, --loop, --name, --ledger, --who and the like.",
+            )
+        asked = Asked(concept, template or [], keep or [], guard or [], anchor or [], add)
+        erase_named(model, out, asked, method or "sepme", setting or [], seed, overwrite)
+        return
+    if forget is None or template or keep or guard or anchor or add:
+        raise InvalidInput(
+            "Neither --forget nor --concept was given."
+            if forget is None
+            else "Options for erasing concepts were given without --concept.",
+            expected="--forget with images or rows, or --concept with a word of a text-to-image model's prompts.",
+            remedy="pass one of them; `vestige erase --help` shows examples.",
+        )
     require_working_dependencies()
     import vestige.erase
     from vestige.cli.display import bars, say, show_table
@@ -67,7 +120,7 @@ def erase(
     from vestige.jobs.erase import erase as run
     from vestige.jobs.increments import describe_increments
 
-    eraser = with_settings(find(vestige.erase, Eraser, method), setting or [])
+    eraser = with_settings(find(vestige.erase, Eraser, method or "erasediff"), setting or [])
     with bars() as progress:
         done = run(
             model,

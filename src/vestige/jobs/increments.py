@@ -12,6 +12,7 @@ from vestige.errors import NotFound
 from vestige.jobs.resolve import zoo_entry
 from vestige.models.adapters.diffusers import is_pipeline_folder
 from vestige.record import Cell, Table
+from vestige.zoo.pipelines import PIPELINES, zoo_pipeline
 
 Scaled = tuple[Increment, float]
 
@@ -24,6 +25,8 @@ def model_folder(model: str | Path) -> Path:
     NotFound : no such model.
     """
     entry = zoo_entry(model)
+    if model in PIPELINES:
+        entry = zoo_pipeline(str(model))
     folder = entry.folder if entry is not None else Path(model)
     if not folder.is_dir():
         raise NotFound(f"There is no model at {folder}.", expected="a diffusers folder.", remedy="check the path.")
@@ -33,7 +36,7 @@ def model_folder(model: str | Path) -> Path:
 def describe_increments(paths: Sequence[Path]) -> Table:
     """A table of the increments in the given folders: increments themselves, or models with some applied."""
     rows: list[list[Cell]] = []
-    for path in paths:
+    for path in (found for given in paths for found in _opened(given)):
         if (path / MANIFEST).is_file():
             rows.append(_row(str(path), Increment.load(path), None))
         elif is_pipeline_folder(path):
@@ -50,6 +53,13 @@ def describe_increments(paths: Sequence[Path]) -> Table:
             )
     columns = ["where", "name", "method", "base", "forgets", "norm of change", "scale", "digest", "built on"]
     return Table(name="increments", title="Increments", columns=columns, rows=rows)
+
+
+def _opened(path: Path) -> list[Path]:
+    """The folder itself, or those of the increments in it if it only gathers some."""
+    gathered = [found.parent for found in sorted(path.glob(f"*/{MANIFEST}"))]
+    plain = (path / MANIFEST).is_file() or is_pipeline_folder(path)
+    return [path] if plain or not gathered else gathered
 
 
 def _row(where: str, increment: Increment, scale: float | None) -> list[Cell]:
