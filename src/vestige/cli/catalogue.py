@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import vestige.audit
 import vestige.audit.geometry
+import vestige.audit.prompts
 import vestige.erase
 import vestige.erase.concept
 import vestige.erase.recover
@@ -14,10 +15,12 @@ from vestige.audit.geometry.detectors.detector import Detector
 from vestige.audit.geometry.estimator import DataEstimator, ModelEstimator
 from vestige.audit.geometry.generated_neighbourhood import GeneratedNeighbourhood
 from vestige.audit.geometry.generator_spectrum import GeneratorSpectrum
+from vestige.audit.prompts.detector import PromptDetector
 from vestige.cli.display import show_table
 from vestige.discover import methods
 from vestige.erase.concept.eraser import ConceptEraser
 from vestige.erase.eraser import Eraser
+from vestige.erase.recover.concept.attack import ConceptAttack
 from vestige.erase.recover.recovery import Recovery
 from vestige.record import Cell, Table
 from vestige.zoo import MODELS, zoo_model
@@ -37,6 +40,8 @@ def show_methods() -> None:
         rows.append(["geometry", name, look.claim, "data", look.source])
     for name, detector in methods(vestige.audit.geometry, Detector).items():
         rows.append(["geometry --detectors", name, detector.claim, detector.access.label, detector.source])
+    for name, prompts in methods(vestige.audit.prompts, PromptDetector).items():
+        rows.append(["audit --prompts", name, prompts.claim, prompts.access.label, prompts.source])
     for name, eraser in methods(vestige.erase, Eraser).items():
         rows.append(["erase", name, eraser.claim, "weights", eraser.source])
     for name, concepts in methods(vestige.erase.concept, ConceptEraser).items():
@@ -44,6 +49,8 @@ def show_methods() -> None:
     for name, recovery in methods(vestige.erase.recover, Recovery).items():
         needs = ("weights" if recovery.needs_weights else "scores") + (", unseen" if recovery.needs_unseen else "")
         rows.append(["verify --recover", name, recovery.claim, needs, recovery.source])
+    for name, attempt in methods(vestige.erase.recover, ConceptAttack).items():
+        rows.append(["increments attack", name, attempt.claim, "weights", attempt.source])
     columns = ["job", "method", "claim", "needs", "source"]
     show_table(Table(name="methods", title="Methods", columns=columns, rows=rows))
     models: list[list[Cell]] = [[name, zoo_model(name).card.claim] for name in MODELS]

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vestige import __version__
-from vestige.cli import bench, erasing, geometry, ledger, training
+from vestige.cli import bench, concept_attacks, erasing, geometry, ledger, training
 from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt, named_sampler
 from vestige.dependencies import require_working_dependencies
 from vestige.errors import InvalidInput, VestigeError
@@ -164,6 +164,7 @@ def audit(
 
 # Commands are listed in the order in which they are put here.
 erasing.register(app)
+concept_attacks.register(erasing.increments)
 
 
 @app.command(epilog="Example: vestige compare run-ddpm run-gan --out comparison")
