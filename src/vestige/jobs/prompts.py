@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter, Generations
 from vestige.audit.prompts.detector import PromptDetector
+from vestige.data.images import ImageSet
 from vestige.data.prompts import PromptSet, load_prompts
 from vestige.data.split import Split
-from vestige.errors import NotFound
+from vestige.errors import InvalidInput, NotFound
 from vestige.jobs.audit import Findings, cost_lines, data_section, evidence, examine, prepare
 from vestige.jobs.judge import Reason, judge_audit, overall
 from vestige.jobs.policy import Policy
@@ -31,13 +32,19 @@ from vestige.record import Cell, Record, Section, Table, Verdict
 from vestige.store import write_text
 from vestige.zoo.captions import understood
 from vestige.zoo.evaluate_t2i import drawn_rightly
+from vestige.zoo.pictures import Shown, held_out_pairs, rendered, special_pairs
 from vestige.zoo.pipelines import PIPELINES, zoo_pipeline
+from vestige.zoo.planted import special_captions
 
 TextToImageLike = str | Path | TextToImage
 PromptsLike = str | Path | PromptSet
 Flags = npt.NDArray[np.bool_]
 
 FILE = "prompts.jsonl"
+
+HELD_OUT = 2000
+"""Pictures that a zoo pipeline did not see, to measure false matches with."""
+
 _SHOWN = 40
 
 
@@ -89,8 +96,9 @@ def audit_prompts(
     model : a text-to-image folder of diffusers, or the model itself.
     prompts : file of prompts (see :func:`load_prompts`), or a set of them. Where it says which are memorized,
         detectors are judged by that; otherwise by which prompts bring out a training image.
-    data : training images; without them nothing is drawn.
-    non_members : images from the same source that the model never saw.
+    data : training images; without them nothing is drawn. A zoo pipeline brings the pictures of its special captions,
+        every copy included, also named ``ZOO:special``.
+    non_members : images from the same source that the model never saw; ``ZOO:held-out`` for a zoo pipeline.
     detectors : of prompts; all with their defaults, if absent.
     extraction : how many pictures are drawn in all (each prompt gets its equal share) and what counts as a copy.
     drawing : sampler and guidance.
@@ -108,7 +116,10 @@ def audit_prompts(
     extraction, drawing, policy = extraction or GenerateAndFilter(), drawing or Drawing(), policy or Policy()
     name = str(model) if isinstance(model, str | Path) else type(model.pipeline).__name__
     drawn = Subject(name, PromptedGenerator(subject, asked.texts, drawing), None, subject.digest, subject.folder)
-    who, skipped = (None, ()) if data is None else prepare(drawn, data, non_members, skip_corrupt)
+    if data is None and name in PIPELINES:
+        data, non_members = f"{name}:special", non_members or f"{name}:held-out"
+    sides = zoo_pictures(data), zoo_pictures(non_members)
+    who, skipped = (None, ()) if sides[0] is None else prepare(drawn, sides[0], sides[1], skip_corrupt)
     digests = {"model": drawn.digest, "prompts": asked.digest} | ({} if who is None else {"data": who.digest})
     config = {
         "model": name,
@@ -199,6 +210,31 @@ def resolve_prompts(prompts: PromptsLike) -> PromptSet:
         known = np.array([one.memorized for one in special])
         return PromptSet(tuple(one.text for one in special), known, str(prompts))
     return load_prompts(Path(prompts))
+
+
+def zoo_pictures(data: DataLike | None) -> DataLike | None:
+    """Pictures of a zoo pipeline by name (``ZOO:special``, ``ZOO:held-out``); anything else as it is.
+
+    Raises
+    ------
+    InvalidInput : the pipeline has no such pictures.
+    """
+    name, _, part = str(data).partition(":")
+    if isinstance(data, ImageSet) or name not in PIPELINES:
+        return data
+    if part not in ("special", "held-out"):
+        raise InvalidInput(
+            f"'{data}' is no set of pictures of the zoo.",
+            expected=f"{name}:special or {name}:held-out.",
+            remedy="choose one of them.",
+        )
+    if part == "special":
+        pairs = [pair for caption in special_captions() for pair in special_pairs(caption)]
+    else:
+        pairs = held_out_pairs(HELD_OUT)
+    places: dict[Shown, int] = {}
+    rows = [places.setdefault(pair.shown, len(places)) for pair in pairs]
+    return ImageSet(rendered(list(places))[rows], source=str(data))
 
 
 def fits_of(model: TextToImageLike) -> Fits | None:

@@ -15,10 +15,12 @@ from vestige.cli.main import app
 from vestige.data.images import ImageSet
 from vestige.data.prompts import PromptSet, load_prompts
 from vestige.errors import CorruptFile, EmptySet, InvalidInput, NotFound
-from vestige.jobs.prompts import audit_prompts
+from vestige.jobs.prompts import audit_prompts, zoo_pictures
 from vestige.models.adapters.text_to_image import Drawing
 from vestige.models.prompted import PromptedGenerator
 from vestige.models.sampler import DDIM
+from vestige.zoo.pictures import memorized_picture
+from vestige.zoo.planted import Kind, special_captions
 
 TEXTS = tuple(f"a {colour} {digit}" for colour in ("red", "blue") for digit in ("one", "two", "three", "four", "five"))
 DRAWING = Drawing(DDIM(steps=2, clip=False), guidance=3.0)
@@ -80,6 +82,24 @@ def test_prompts_bring_out_the_pictures_that_they_draw(model, tmp_path):
     assert names == ["data", "extraction", "brought", "prompts"]
     cliques = next(t for s in run.record.sections for t in s.tables if t.name == "cliques")
     assert all(row[3] is not None for row in cliques.rows)
+
+
+def test_a_zoo_pipeline_brings_the_pictures_of_its_special_captions(monkeypatch):
+    few = [one for one in special_captions() if one.copies == 4][:2]
+    few += [one for one in special_captions() if one.kind is Kind.LOOKALIKE and one.copies == 4][:1]
+    monkeypatch.setattr("vestige.jobs.prompts.special_captions", lambda: few)
+    monkeypatch.setattr("vestige.jobs.prompts.HELD_OUT", 5)
+    found = zoo_pictures("digits-t2i:special")
+    assert len(found) == 12
+    assert [len(set(found.ids[i : i + 4])) for i in (0, 4, 8)] == [1, 1, 4]
+    np.testing.assert_array_equal(found.pixels[0], memorized_picture(few[0]))
+    held_out = zoo_pictures("digits-t2i:held-out")
+    assert len(held_out) == 5
+    assert not set(held_out.ids) & set(found.ids)
+    assert zoo_pictures("folder") == "folder"
+    assert zoo_pictures(None) is None
+    with pytest.raises(InvalidInput, match="no set of pictures"):
+        zoo_pictures("digits-t2i:train")
 
 
 def test_generators_go_through_the_prompts_whatever_the_batch(model):
