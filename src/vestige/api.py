@@ -25,6 +25,9 @@ from vestige.audit.membership.sima import SimA
 from vestige.data.images import ImageSet
 from vestige.data.load import load_images
 from vestige.data.split import Split, hold_out, split
+from vestige.erase.concept.eraser import ConceptEraser
+from vestige.erase.concept.request import ConceptRequest
+from vestige.erase.concept.sepme import SepME
 from vestige.erase.data.erasediff import EraseDiff
 from vestige.erase.data.unseen_level import UnseenLevel
 from vestige.erase.eraser import Eraser
@@ -34,6 +37,8 @@ from vestige.erase.loop import Loop
 from vestige.jobs.audit import audit
 from vestige.jobs.bench_erase import bench_erase
 from vestige.jobs.compare import compare
+from vestige.jobs.concept_matrix import concept_matrix
+from vestige.jobs.concepts import Erasures, erase_concepts
 from vestige.jobs.demo import demo
 from vestige.jobs.erase import Erasure, erase
 from vestige.jobs.geometry import geometry
@@ -50,6 +55,8 @@ from vestige.jobs.verify import verify
 from vestige.models.adapters.diffusers import DiffusersDenoiser, from_pipeline, load_folder
 from vestige.models.adapters.function import FunctionDenoiser
 from vestige.models.adapters.gan import GanGenerator, load_gan, load_weights
+from vestige.models.adapters.text_to_image import Drawing, TextToImage
+from vestige.models.adapters.text_to_image_load import load_text_to_image
 from vestige.models.critic import Critic
 from vestige.models.denoiser import Denoiser, Prediction
 from vestige.models.generator import SampleBank
@@ -74,6 +81,8 @@ __all__ = [
     "AugmentedLoss",
     "CLiD",
     "CanaryExposure",
+    "ConceptEraser",
+    "ConceptRequest",
     "Cosine",
     "Critic",
     "Denoiser",
@@ -81,10 +90,12 @@ __all__ = [
     "DiffusersDenoiser",
     "DiscreteTable",
     "DiscriminatorLoss",
+    "Drawing",
     "EmpiricalDenoiser",
     "EraseDiff",
     "Eraser",
     "Erasure",
+    "Erasures",
     "FunctionDenoiser",
     "GanGenerator",
     "GenerateAndFilter",
@@ -109,12 +120,14 @@ __all__ = [
     "Run",
     "SampleBank",
     "SecMI",
+    "SepME",
     "Shadows",
     "SimA",
     "Spacing",
     "Split",
     "StudyPlan",
     "Subject",
+    "TextToImage",
     "UnseenLevel",
     "VarianceExploding",
     "VariancePreserving",
@@ -125,10 +138,12 @@ __all__ = [
     "bench_erase",
     "compare",
     "compose_increments",
+    "concept_matrix",
     "deduplicate",
     "demo",
     "describe_ledger",
     "erase",
+    "erase_concepts",
     "from_pipeline",
     "gaussian_denoiser",
     "geometry",
@@ -139,6 +154,7 @@ __all__ = [
     "load_images",
     "load_plan",
     "load_policy",
+    "load_text_to_image",
     "load_weights",
     "remove_increments",
     "replay_ledger",

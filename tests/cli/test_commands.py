@@ -56,7 +56,7 @@ def test_there_are_the_commands_of_the_job() -> None:
     assert {"demo", "audit", "erase", "verify", "report", "increments", "ledger", "bench", "doctor", "ls"} <= top
     inner = {name: {path[1] for path in COMMANDS if path[0] == name} for name in ("increments", "ledger", "bench")}
     assert inner == {
-        "increments": {"list", "apply", "remove", "compose"},
+        "increments": {"list", "apply", "remove", "compose", "matrix", "attack"},
         "ledger": {"show", "withdraw", "apply", "replay"},
         "bench": {"erase"},
     }
