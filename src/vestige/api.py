@@ -24,6 +24,7 @@ from vestige.audit.membership.secmi import SecMI
 from vestige.audit.membership.sima import SimA
 from vestige.data.images import ImageSet
 from vestige.data.load import load_images
+from vestige.data.prompts import PromptSet, load_prompts
 from vestige.data.split import Split, hold_out, split
 from vestige.erase.concept.eraser import ConceptEraser
 from vestige.erase.concept.request import ConceptRequest
@@ -38,6 +39,7 @@ from vestige.jobs.audit import audit
 from vestige.jobs.bench_erase import bench_erase
 from vestige.jobs.compare import compare
 from vestige.jobs.concept_matrix import concept_matrix
+from vestige.jobs.concept_recovery import attack_concepts
 from vestige.jobs.concepts import Erasures, erase_concepts
 from vestige.jobs.demo import demo
 from vestige.jobs.erase import Erasure, erase
@@ -46,6 +48,7 @@ from vestige.jobs.increments import apply_increments, compose_increments, remove
 from vestige.jobs.ledger import Replay, apply_ledger, describe_ledger, replay_ledger, withdraw_increment
 from vestige.jobs.policy import Policy, load_policy
 from vestige.jobs.prepare import deduplicate, insert_canaries
+from vestige.jobs.prompts import audit_prompts
 from vestige.jobs.run import Run
 from vestige.jobs.shadow import shadow
 from vestige.jobs.study import study
@@ -112,6 +115,7 @@ __all__ = [
     "Policy",
     "Prediction",
     "Probe",
+    "PromptSet",
     "QuantileRegression",
     "Recipe",
     "Record",
@@ -134,7 +138,9 @@ __all__ = [
     "Verdict",
     "apply_increments",
     "apply_ledger",
+    "attack_concepts",
     "audit",
+    "audit_prompts",
     "bench_erase",
     "compare",
     "compose_increments",
@@ -154,6 +160,7 @@ __all__ = [
     "load_images",
     "load_plan",
     "load_policy",
+    "load_prompts",
     "load_text_to_image",
     "load_weights",
     "remove_increments",

@@ -63,7 +63,7 @@ class Brought:
         condition = np.arange(len(generated.pixels)) % prompts
         search, copy = generated.members, generated.members.copies(delta)
         best = [int(np.argmin(np.where(condition == p, search.distance, np.inf))) for p in range(prompts)]
-        drawn, copies = (np.bincount(condition[mask], minlength=prompts) for mask in (copy | True, copy))
+        drawn, copies = (np.bincount(asked, minlength=prompts) for asked in (condition, condition[copy]))
         found = [search.index[best], search.distance[best]]
         nothing = drawn == 0
         return Brought(drawn, copies, np.where(nothing, -1, found[0]), np.where(nothing, np.nan, found[1]))

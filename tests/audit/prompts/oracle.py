@@ -21,7 +21,7 @@ def sd_schedule():
     return DiscreteTable((1 - betas).cumprod(0))
 
 
-def by_heart(memorized, prompts, seed=0, *, alone=True):
+def by_heart(memorized, prompts, seed=0, *, alone=True, schedule=None):
     """Condition i draws from a Gaussian: one picture if i is memorized, varied ones of small mean if not.
 
     The null condition, the last one, is what Bayes makes of it, the even mixture of all; unless ``alone``, of all that
@@ -34,7 +34,7 @@ def by_heart(memorized, prompts, seed=0, *, alone=True):
     # Pictures of one class have something in common, a single picture has all of itself.
     means = torch.where(known[:, None], pictures, 0.3 * pictures)
     variances = torch.where(known, 1e-4, 0.9)
-    schedule = sd_schedule()
+    schedule = schedule or sd_schedule()
 
     def clean(x_t, t, condition):
         x = x_t.double().flatten(1)[:, None]
@@ -48,5 +48,8 @@ def by_heart(memorized, prompts, seed=0, *, alone=True):
         parts = means + (alpha * variances / total)[:, :, None] * apart
         return (weights[:, :, None] * parts).sum(1).view_as(x_t).to(x_t.dtype)
 
-    settings = {"identity": f"by heart {sorted(memorized)} {prompts} {seed} {alone}", "classes": prompts}
+    settings = {
+        "identity": f"by heart {sorted(memorized)} {prompts} {seed} {alone} {schedule.key()}",
+        "classes": prompts,
+    }
     return FunctionDenoiser(clean, schedule, Prediction.CLEAN, SHAPE, null_condition=prompts, **settings)

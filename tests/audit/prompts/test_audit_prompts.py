@@ -10,13 +10,14 @@ from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
 from vestige.audit.prompts.attention_entropy import AttentionEntropy
 from vestige.audit.prompts.first_guidance_norm import FirstGuidanceNorm
 from vestige.audit.prompts.late_attention_entropy import LateAttentionEntropy
+from vestige.audit.prompts.mean_guidance_norm import MeanGuidanceNorm
 from vestige.audit.prompts.sample_score_norm import SampleScoreNorm
 from vestige.cli.main import app
 from vestige.data.images import ImageSet
 from vestige.data.prompts import PromptSet, load_prompts
 from vestige.errors import CorruptFile, EmptySet, InvalidInput, NotFound
 from vestige.jobs.prompts import audit_prompts, zoo_pictures
-from vestige.models.adapters.text_to_image import Drawing
+from vestige.models.adapters.text_to_image import Drawing, TextToImage
 from vestige.models.prompted import PromptedGenerator
 from vestige.models.sampler import DDIM
 from vestige.zoo.pictures import memorized_picture
@@ -82,6 +83,19 @@ def test_prompts_bring_out_the_pictures_that_they_draw(model, tmp_path):
     assert names == ["data", "extraction", "brought", "prompts"]
     cliques = next(t for s in run.record.sections for t in s.tables if t.name == "cliques")
     assert all(row[3] is not None for row in cliques.rows)
+
+
+@pytest.mark.parametrize("layout", ["sdxl", "sd3"])
+def test_other_layouts_are_asked_what_they_can_answer(layout, pipelines, tmp_path):
+    other = TextToImage(pipelines.LAYOUTS[layout](tmp_path))
+    cheap = [FirstGuidanceNorm(draws=1), MeanGuidanceNorm(draws=1, steps=2), AttentionEntropy(draws=1)]
+    texts = PromptSet(("a red one", "seven"))
+    run = audit_prompts(other, texts, out=tmp_path / "run", detectors=cheap, drawing=DRAWING, mitigate=1)
+    refused = ["AttentionEntropy"] if layout == "sd3" else []  # its text and pixels look at one another in one layer
+    assert [part.what.partition(":")[0] for part in run.record.not_done] == refused
+    lines = [json.loads(line) for line in (tmp_path / "run" / "prompts.jsonl").read_text().splitlines()]
+    assert all(line["FirstGuidanceNorm"] > 0 and line["MeanGuidanceNorm"] > 0 for line in lines)
+    assert run.record.estimate("mitigation/EmbeddingOptimisation/closeness").value < 1
 
 
 def test_a_zoo_pipeline_brings_the_pictures_of_its_special_captions(monkeypatch):

@@ -31,7 +31,7 @@ from vestige.models.adapters.conditioned import ConditionedDenoiser
 from vestige.models.denoiser import Prediction
 from vestige.models.guidance import Guided
 from vestige.models.sampler import DDIM
-from vestige.models.schedule import DiscreteTable
+from vestige.models.schedule import DiscreteTable, RectifiedFlow
 from vestige.randomness import Stream, normal
 
 PROMPTS, KNOWN = 12, 3
@@ -68,6 +68,15 @@ def test_prompts_known_by_heart_rank_first(detector, by_heart):
     assert sorted(told(found.value)) == [2, 5, 7]
     inside, outside = found.value[[2, 5, 7]], np.delete(found.value, [2, 5, 7])
     assert auc(inside, outside).value == 1
+
+
+@pytest.mark.parametrize("detector", [*SCORES, MeanGuidanceNorm(steps=8)], ids=lambda d: type(d).__name__)
+def test_straight_flows_have_a_first_step_too(detector, by_heart):
+    """At time 1 of a flow nothing of the signal is left, and the noise estimate is the input itself."""
+    found = measured(detector, by_heart([2, 5, 7], PROMPTS, schedule=RectifiedFlow()))
+    assert np.isfinite(found.value).all()
+    if not isinstance(detector, MeanGuidanceNorm | SampleAlignment):
+        assert sorted(told(found.value)) == [2, 5, 7]
 
 
 def test_guidance_stays_long_where_the_picture_is_out_of_reach_without_its_prompt(by_heart):

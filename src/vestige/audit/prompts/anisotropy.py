@@ -41,8 +41,8 @@ class Anisotropy(PromptDetector):
 
     def value(self, denoiser: Denoiser, noise: Images, condition: Labels) -> Values:
         """The sum of both parts for each image."""
-        x = start(denoiser, noise)
-        told, untold = told_and_untold(denoiser, x, at(denoiser, 1.0, noise), condition)
+        x, t = start(denoiser, noise)
+        told, untold = told_and_untold(denoiser, x, t, condition)
         length = (told - untold).flatten(1).norm(dim=1) / math.sqrt(noise[0].numel())
         told, untold = told_and_untold(denoiser, x, at(denoiser, self.low, noise), condition)
         return length + self.weight * cosine_similarity((told - untold).flatten(1), untold.flatten(1), dim=1)

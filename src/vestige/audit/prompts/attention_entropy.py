@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from vestige.audit.geometry.detectors.detector import Values
 from vestige.audit.prompts.attention import shares, spread
-from vestige.audit.prompts.detector import PromptDetector, at, start
+from vestige.audit.prompts.detector import PromptDetector, start
 from vestige.models.access import Access
 from vestige.models.adapters.text_to_image_network import attention_maps
 from vestige.models.denoiser import Denoiser, Images, Labels
@@ -33,5 +33,5 @@ class AttentionEntropy(PromptDetector):
     def value(self, denoiser: Denoiser, noise: Images, condition: Labels) -> Values:
         """The entropy of each prompt."""
         with attention_maps(denoiser.module) as maps:
-            denoiser.predict(start(denoiser, noise), at(denoiser, 1.0, noise), condition)
+            denoiser.predict(*start(denoiser, noise), condition)
         return spread(shares(maps))

@@ -26,6 +26,9 @@ from vestige.randomness import Stream, normal
 _DRAW = 1 << 22
 """First draw of prompts in the stream of geometry, far above those that estimators use."""
 
+_LEAST_SIGNAL = 0.05
+"""Signal level of the first step; that of Stable Diffusion is 0.068."""
+
 
 @dataclass(frozen=True)
 class PromptDetector(ABC):
@@ -103,9 +106,27 @@ def at(denoiser: Denoiser, time: float, like: Images) -> Times:
     return denoiser.schedule.nearest_grid(t)
 
 
-def start(denoiser: Denoiser, noise: Images) -> Images:
-    """Where sampling starts from this noise, of the scale that the schedule has at time 1."""
-    return denoiser.noised(torch.zeros_like(noise), noise, at(denoiser, 1.0, noise))
+def start(denoiser: Denoiser, noise: Images) -> tuple[Images, Times]:
+    """Pure noise at the scale of the first step, and its time.
+
+    That is time 1, or where nothing of the signal is left there (straight flows, cosines), the last time with a share
+    of it: with no signal the noise estimate is the input itself, whatever the prompt.
+    """
+    t = at(denoiser, _first_time(denoiser), noise)
+    return denoiser.noised(torch.zeros_like(noise), noise, t), t
+
+
+def _first_time(denoiser: Denoiser) -> float:
+    def signal(time: float) -> float:
+        return float(denoiser.schedule.alpha_sigma(torch.tensor(time, dtype=torch.float64))[0])
+
+    if signal(1.0) >= _LEAST_SIGNAL:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if signal(middle) >= _LEAST_SIGNAL else (low, middle)
+    return low
 
 
 def _error(found: Doubles) -> Doubles:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vestige.audit.geometry.detectors.detector import Values, told_and_untold
-from vestige.audit.prompts.detector import PromptDetector, at, start
+from vestige.audit.prompts.detector import PromptDetector, start
 from vestige.models.denoiser import Denoiser, Images, Labels
 
 
@@ -24,5 +24,5 @@ class FirstGuidanceNorm(PromptDetector):
 
     def value(self, denoiser: Denoiser, noise: Images, condition: Labels) -> Values:
         """The length, summed over all pixels of each image."""
-        told, untold = told_and_untold(denoiser, start(denoiser, noise), at(denoiser, 1.0, noise), condition)
+        told, untold = told_and_untold(denoiser, *start(denoiser, noise), condition)
         return (told - untold).flatten(1).norm(dim=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vestige.audit.geometry.detectors.detector import Values, told_and_untold
-from vestige.audit.prompts.detector import PromptDetector, at, start
+from vestige.audit.prompts.detector import PromptDetector, start
 from vestige.models.denoiser import Denoiser, Images, Labels
 
 
@@ -34,5 +34,5 @@ class OneStepConfidence(PromptDetector):
 
     def value(self, denoiser: Denoiser, noise: Images, condition: Labels) -> Values:
         """The mean square over all pixels of each image."""
-        told, untold = told_and_untold(denoiser, start(denoiser, noise), at(denoiser, 1.0, noise), condition)
+        told, untold = told_and_untold(denoiser, *start(denoiser, noise), condition)
         return (untold + self.guidance * (told - untold)).flatten(1).square().mean(1)

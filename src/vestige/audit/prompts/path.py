@@ -8,9 +8,8 @@ from itertools import pairwise
 
 import torch
 
-from vestige.audit.geometry.detectors.detector import told_and_untold
-from vestige.audit.prompts.detector import start
-from vestige.models.denoiser import Denoiser, Images, Labels, Prediction, Times
+from vestige.audit.geometry.detectors.detector import predicted
+from vestige.models.denoiser import Denoiser, Images, Labels, Times
 from vestige.models.sampler import Spacing
 
 
@@ -39,14 +38,17 @@ def guided_path(denoiser: Denoiser, noise: Images, condition: Labels, *, steps: 
     InvalidInput : fewer steps than one, or more than were trained.
     """
     times = Spacing.TRAILING.times(denoiser.schedule, steps)
-    x_t = start(denoiser, noise)
-    for now, then in pairwise(times):
-        t, s = (torch.full((len(x_t),), time, dtype=x_t.dtype, device=x_t.device) for time in (now, then))
-        told, untold = told_and_untold(denoiser, x_t, t, condition)
+    kind, x_t = denoiser.prediction, noise
+    for number, (now, then) in enumerate(pairwise(times)):
+        t, s = (torch.full((len(noise),), time, dtype=noise.dtype, device=noise.device) for time in (now, then))
+        levels = denoiser.levels(t)
+        x_t = levels[1] * noise if number == 0 else x_t
+        told, untold = predicted(denoiser, x_t, t, condition)
         guided = untold + guidance * (told - untold)
-        clean = Prediction.NOISE.mean(guided, x_t, *denoiser.levels(t))
-        yield Step(x_t, t, told, untold, clean)
-        x_t = denoiser.noised(clean, guided, s)
+        # From the prediction itself, since a noise estimate alone says nothing where no signal is left.
+        clean, rest = kind.mean(guided, x_t, *levels), kind.noise(guided, x_t, *levels)
+        yield Step(x_t, t, kind.noise(told, x_t, *levels), kind.noise(untold, x_t, *levels), clean)
+        x_t = denoiser.noised(clean, rest, s)
 
 
 def sampled(denoiser: Denoiser, noise: Images, condition: Labels, *, steps: int, guidance: float) -> Images:

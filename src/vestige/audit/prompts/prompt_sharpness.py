@@ -9,7 +9,7 @@ import torch
 
 from vestige.audit.geometry.detectors.detector import Values
 from vestige.audit.geometry.detectors.sharpness import Of, Sharpness
-from vestige.audit.prompts.detector import PromptDetector, at
+from vestige.audit.prompts.detector import PromptDetector, start
 from vestige.models.denoiser import Denoiser, Images, Labels
 
 
@@ -34,5 +34,5 @@ class PromptSharpness(PromptDetector):
 
     def value(self, denoiser: Denoiser, noise: Images, condition: Labels) -> Values:
         """The squared length of the change, summed over all pixels of each image."""
-        inner = Sharpness(time=1.0, of=Of.GUIDANCE, step=self.step)
-        return inner.value(denoiser, torch.zeros_like(noise), noise, at(denoiser, 1.0, noise), condition)
+        inner = Sharpness(of=Of.GUIDANCE, step=self.step)
+        return inner.value(denoiser, torch.zeros_like(noise), noise, start(denoiser, noise)[1], condition)

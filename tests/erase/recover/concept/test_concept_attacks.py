@@ -66,6 +66,20 @@ def test_attacks_count_what_they_spend_and_leave_the_models_alone(attack, erased
     assert attack.settings()["attack"] == type(attack).__name__
 
 
+@pytest.mark.parametrize("layout", ["sdxl", "sd3"])
+def test_other_layouts_are_attacked_alike(layout, small_pipelines, tmp_path):
+    model = TextToImage(small_pipelines.LAYOUTS[layout](tmp_path))
+    aim = ConceptTarget(model, model, "red", ("a red one",), never, Drawing(DDIM(steps=1, clip=False), 3.0))
+    small = [
+        ConceptInversion(marks=(1,), times=(0.5,)),
+        TokenSearch(tokens=1, marks=(1,), candidates=1, times=(0.5,)),
+        RingABell(tokens=2, marks=(1,), population=4),
+    ]
+    for attack in small:
+        found = attack.run(aim)
+        assert found.evaluations == found.budget > 0
+
+
 def test_evaluations_are_those_of_the_network(erased, base, monkeypatch):
     calls = []
     monkeypatch.setattr(erased.network, "forward", _counted(erased.network.forward, calls))

@@ -143,6 +143,13 @@ def told_and_untold(denoiser: Denoiser, x_t: Images, t: Times, condition: Labels
     ------
     Unsupported : the model has no label that means "no condition". InvalidInput : there is no condition.
     """
+    levels = denoiser.levels(t)
+    given, without = predicted(denoiser, x_t, t, condition)
+    return denoiser.prediction.noise(given, x_t, *levels), denoiser.prediction.noise(without, x_t, *levels)
+
+
+def predicted(denoiser: Denoiser, x_t: Images, t: Times, condition: Labels | None) -> tuple[Images, Images]:
+    """The same as the network predicts it. Raises as :func:`told_and_untold`."""
     if denoiser.null_condition is None:
         raise Unsupported(
             "A guidance vector needs the model's answer without a condition, and it has no such label.",
@@ -151,8 +158,7 @@ def told_and_untold(denoiser: Denoiser, x_t: Images, t: Times, condition: Labels
         )
     told = require(condition)
     null = torch.full_like(told, denoiser.null_condition)
-    both = denoiser.noise(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([told, null]))
-    given, without = both.chunk(2)
+    given, without = denoiser.predict(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([told, null])).chunk(2)
     return given, without
 
 
