@@ -8,7 +8,6 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import vestige.audit.prompts
 from vestige.audit.prompts.mitigation import Mitigated, Mitigation
@@ -16,12 +15,11 @@ from vestige.audit.prompts.words import Blame, WordAttribution
 from vestige.data.images import ImageSet
 from vestige.data.prompts import PromptSet
 from vestige.discover import methods
+from vestige.erase.recover.concept.attack import drawn
 from vestige.execute import Context
 from vestige.jobs.prompt_detection import Scored
 from vestige.metrics.interval import clopper_pearson, estimate, mean_interval
 from vestige.models.adapters.text_to_image import Drawing, Pixels, TextToImage
-from vestige.models.denoiser import Denoiser
-from vestige.models.guidance import Guided
 from vestige.nearest import nearest, rms
 from vestige.record import Cell, Estimate, Section, Table
 
@@ -94,24 +92,16 @@ def _tried(model: TextToImage, texts: Sequence[str], drawing: Drawing, context: 
     kinds = methods(vestige.audit.prompts, Mitigation)
     with context.progress.task("mitigating prompts", len(texts) * len(kinds)) as task:
         for text in texts:
-            before, used = _drawn(model, model.embeddings([text]), starts, drawing)
+            before, used = drawn(model, model.embeddings([text]).expand(PICTURES, -1, -1), starts, drawing)
             evaluations += used
             for name, kind in kinds.items():
                 mitigation = cast("Callable[[], Mitigation]", kind)()
                 result = mitigation.mitigate(model, text, seed=context.seed)
-                after, used = _drawn(model, result.rows, starts, drawing)
+                after, used = drawn(model, result.rows.expand(PICTURES, -1, -1), starts, drawing)
                 evaluations += used
                 found.append(Tried(name, result, before, after))
                 task.advance(1)
     return found, evaluations
-
-
-def _drawn(model: TextToImage, rows: torch.Tensor, starts: torch.Tensor, drawing: Drawing) -> tuple[Pixels, int]:
-    inner = model.denoiser().with_table(torch.cat([rows, model.embeddings([""])]), null_condition=1)
-    denoiser: Denoiser = inner if drawing.guidance == 1 else Guided(inner, drawing.guidance)
-    told = torch.zeros(len(starts), dtype=torch.int64, device=starts.device)
-    latents = drawing.sampler.solve(denoiser, starts, told, lambda draw: torch.roll(starts, draw, dims=-1))
-    return model.decode(latents), inner.evaluations
 
 
 def _distances(pixels: Pixels, members: ImageSet) -> Floats:

@@ -136,7 +136,7 @@ def audit_prompts(
         "digests": digests,
     }
     desk = Desk(Path(out), plain(config), seed, batch_size, progress or Silent(), overwrite)
-    denoiser = subject.denoiser(asked.texts)
+    denoiser, earlier = subject.denoiser(asked.texts), drawn.evaluations
     scored, missing = score_prompts(detectors, denoiser, drawn.digest, asked, desk.context)
     findings = Findings({}, {}, []) if who is None else examine(drawn, who, [extraction], desk.context)
     brought = _brought(findings, asked, extraction.delta)
@@ -151,7 +151,7 @@ def audit_prompts(
         )
         lines, helped = [*lines, *more], [help_section]
     verdict, reasons = _judged(findings, policy, who is not None)
-    cost = desk.cost(denoiser.evaluations + drawn.evaluations + spent)
+    cost = desk.cost(denoiser.evaluations + drawn.evaluations - earlier + spent)
     sections = [] if who is None else [data_section(who, skipped)]
     sections += [outcome.section for outcome in findings.outcomes.values()]
     sections += [] if who is None or brought is None else [_brought_section(brought, asked, who)]

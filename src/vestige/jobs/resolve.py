@@ -10,7 +10,7 @@ import torch
 
 from vestige.data.images import ImageSet, check_fits
 from vestige.data.load import load_images
-from vestige.errors import InvalidInput, NotFound
+from vestige.errors import InvalidInput, NotFound, Unsupported
 from vestige.features.extractor import Classifier, FeatureExtractor
 from vestige.features.pixels import BlockMeans
 from vestige.models.critic import Critic
@@ -106,7 +106,14 @@ def _looks_like_model(path: Path) -> bool:
 def _from_folder(name: str, folder: Path, loading: Loading) -> Subject:
     from vestige.models.adapters.diffusers import load_folder
     from vestige.models.adapters.gan import is_gan_folder, load_gan
+    from vestige.models.adapters.text_to_image_load import is_text_to_image
 
+    if is_text_to_image(folder):
+        raise Unsupported(
+            f"{folder} is a text-to-image model, which is asked with prompts.",
+            expected="a model that draws without them.",
+            remedy="pass --prompts FILE to `vestige audit`, or --concept WORD to `vestige erase`.",
+        )
     # Hide the GPU with CUDA_VISIBLE_DEVICES="" to stay on the CPU.
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if is_gan_folder(folder):

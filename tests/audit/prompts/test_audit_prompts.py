@@ -161,6 +161,8 @@ def test_the_command_line_scores_prompts_of_a_folder(model, tmp_path):
     model.pipeline.save_pretrained(tmp_path / "sd", safe_serialization=True)
     (tmp_path / "captions.txt").write_text("\n".join(TEXTS[:3]))
     words = ["audit", str(tmp_path / "sd"), "--prompts", str(tmp_path / "captions.txt"), "--out", str(tmp_path / "run")]
+    without = CliRunner().invoke(app, ["audit", str(tmp_path / "sd"), "--data", "x", "--out", str(tmp_path / "run")])
+    assert "--prompts" in without.exception.remedy
     done = CliRunner().invoke(app, [*words, "--attack", "firstguidancenorm", "--set", "firstguidancenorm.draws=1"])
     assert done.exit_code == 3, done.output
     record = json.loads((tmp_path / "run" / "report.json").read_text())
