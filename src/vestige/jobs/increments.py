@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vestige.digest import short
 from vestige.erase.applied import check_after, open_base, read_applied, without, write_applied
+from vestige.erase.concept.compatible import check_compatible
 from vestige.erase.increment import MANIFEST, Increment, compose
 from vestige.errors import NotFound
 from vestige.jobs.resolve import zoo_entry
@@ -93,12 +94,13 @@ def apply_increments(
     Raises
     ------
     DigestMismatch : an increment belongs to another base.
-    InvalidInput : an increment would not come after those it was trained on top of.
+    InvalidInput : an increment would not come after those it was trained on top of, or erases a concept once more.
     AlreadyExists : ``out`` is not empty.
     """
     base, layers = open_base(model_folder(model), null_condition=null_condition)
     new = [(Increment.load(path), scale) for path in increments]
     check_after(new, onto=layers)
+    check_compatible([increment for increment, _ in [*layers, *new]])
     return write_applied(Path(out), base, [*layers, *new], overwrite=overwrite).digest
 
 
@@ -128,7 +130,10 @@ def compose_increments(
     Raises
     ------
     DigestMismatch : they belong to different bases.
+    InvalidInput : two of them erase one concept.
     """
-    whole = compose([Increment.load(path) for path in increments], name or Path(out).name)
+    parts = [Increment.load(path) for path in increments]
+    check_compatible(parts)
+    whole = compose(parts, name or Path(out).name)
     whole.save(Path(out), overwrite=overwrite)
     return whole

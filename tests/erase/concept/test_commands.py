@@ -11,6 +11,7 @@ from vestige.cli.main import app
 from vestige.erase.applied import applied
 from vestige.erase.concept.request import ConceptRequest
 from vestige.erase.concept.sepme import SepME
+from vestige.erase.concept.uce import UCE
 from vestige.erase.increment import Increment
 from vestige.errors import AlreadyExists, DigestMismatch, InvalidInput, NotFound, Unsupported, VestigeError
 from vestige.features.pixels import BlockMeans
@@ -133,6 +134,15 @@ def test_what_does_not_fit_together_is_refused(erased: Path, base_folder: Path, 
     (changed / "vestige" / "applied.json").unlink()
     with pytest.raises(DigestMismatch):
         erase_concepts(changed, ["thin"], out=erased, method=METHOD, templates=["{}"], add=True)
+
+
+def test_one_concept_is_not_erased_twice(erased: Path, base_folder: Path, tmp_path: Path):
+    other = erase_concepts(base_folder, ["red"], out=tmp_path / "uce", method=UCE())
+    with pytest.raises(InvalidInput, match=r"SepME and UCE\) both erase 'red'"):
+        apply_increments(base_folder, [erased / "red", other.folders[0]], out=tmp_path / "two")
+    with pytest.raises(InvalidInput, match="both erase"):
+        compose_increments([erased / "red", other.folders[0]], out=tmp_path / "both")
+    assert apply_increments(base_folder, [erased / "outlined", other.folders[0]], out=tmp_path / "mixed")
 
 
 def test_the_command_line(base_folder: Path, tmp_path: Path):
