@@ -1,0 +1,118 @@
+"""Exact sketches of integer terms, and the similarity that two of them show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import mul
+
+import numpy as np
+import numpy.typing as npt
+
+from vestige.errors import InvalidInput, Unsupported
+from vestige.fingerprint.proof.challenge import Challenge, Signs
+from vestige.fingerprint.proof.integers import IntegerModel, IntegerTerm, TermName
+from vestige.metrics.interval import Interval, mean_interval
+
+Int64 = npt.NDArray[np.int64]
+
+_EXACT = 1 << 53
+
+
+@dataclass(frozen=True)
+class IntegerSketch:
+    """``values[t][j] = a_j^T X L_t^T R_t X^T b_j`` of every term t, under one challenge."""
+
+    terms: tuple[TermName, ...]
+    values: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Entries a term."""
+        return len(self.values[0])
+
+
+def _exact_product(first: npt.NDArray[np.signedinteger], second: npt.NDArray[np.signedinteger]) -> Int64:
+    """``first @ second`` by floating-point arithmetic that cannot round, since every sum stays below 2**53.
+
+    Raises
+    ------
+    Unsupported : it could exceed that.
+    """
+    bound = [int(np.max(np.abs(side.astype(np.int64)), initial=0)) for side in (first, second)]
+    if bound[0] * bound[1] * first.shape[-1] >= _EXACT:
+        raise Unsupported(
+            f"A product of integers up to {bound[0]} and {bound[1]} over {first.shape[-1]} entries.",
+            expected="sums below 2**53, which are exact.",
+            remedy="use fewer tokens.",
+        )
+    return (first.astype(np.float64) @ second.astype(np.float64)).astype(np.int64)
+
+
+def projected(rows: npt.NDArray[np.int8], signs: Signs) -> Int64:
+    """``signs`` [n, K] times ``rows`` [K, d]: the vectors [n, d] that enter a term's factors."""
+    return _exact_product(signs, rows)
+
+
+def through(factor: npt.NDArray[np.int16], vectors: Int64) -> Int64:
+    """``factor`` [r, d] times every vector [n, d]: [n, r]."""
+    return _exact_product(vectors, factor.T)
+
+
+def term_sketch(term: IntegerTerm, first: Int64, second: Int64) -> tuple[int, ...]:
+    """``<L v_j, R w_j>`` for projected directions v and w [n, d]."""
+    left, right = through(term.left, first).tolist(), through(term.right, second).tolist()
+    return tuple(sum(map(mul, x, y)) for x, y in zip(left, right, strict=True))
+
+
+def sketch(model: IntegerModel, challenge: Challenge) -> IntegerSketch:
+    """The sketch of a model whose integers are known, in the order of its words."""
+    terms = model.terms
+    directions = challenge.directions(len(model.words), len(terms))
+    values = tuple(
+        term_sketch(term, projected(model.rows, first), projected(model.rows, second))
+        for term, first, second in zip(terms, directions.first, directions.second, strict=True)
+    )
+    return IntegerSketch(tuple(term.name for term in terms), values)
+
+
+def similarity(first: IntegerSketch, second: IntegerSketch, confidence: float = 0.95) -> Interval:
+    """Mean over terms of the cosine of two sketches under one challenge, in [-1, 1].
+
+    It estimates the mean cosine of the double-centred terms. The interval is Student's t over the jackknife's
+    pseudo-values (leave out entry j of every term); its n is the number of entries a term. A term that is zero in
+    either sketch has no cosine: the value is then NaN and the interval all of [-1, 1].
+
+    Raises
+    ------
+    InvalidInput : different numbers of terms or entries, or terms in another order.
+    """
+    kinds = [[name.term for name in sketch.terms] for sketch in (first, second)]
+    if kinds[0] != kinds[1] or first.size != second.size:
+        raise InvalidInput(
+            f"Sketches of {len(kinds[0])} terms of {first.size} and {len(kinds[1])} terms of {second.size} entries.",
+            expected="the same terms of as many blocks, under the same challenge.",
+            remedy="sketch both under one challenge.",
+        )
+    x, y = (np.array([_unit(values) for values in sketch.values]) for sketch in (first, second))
+    cross, own, other = x * y, x * x, y * y
+    size = first.size
+
+    def mean_cosine(left_out: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        sums = [part.sum(1, keepdims=True) - left_out * part for part in (cross, own, other)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.mean(sums[0] / np.sqrt(sums[1] * sums[2]), axis=0)
+
+    value = float(mean_cosine(np.zeros(1))[0])
+    without = mean_cosine(np.ones(size))
+    if not math.isfinite(value) or not np.all(np.isfinite(without)):
+        return Interval(value, -1.0, 1.0, size)
+    around = mean_interval(size * value - (size - 1) * without, confidence, within=(-1.0, 1.0))
+    return Interval(value, min(around.low, value), max(around.high, value), size)
+
+
+def _unit(values: Sequence[int]) -> npt.NDArray[np.float64]:
+    """The values divided by the largest, so that no square overflows."""
+    largest = max(1, *(abs(value) for value in values))
+    return np.array([value / largest for value in values])
