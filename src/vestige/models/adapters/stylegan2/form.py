@@ -53,7 +53,7 @@ class StyleGan2Form:
         if not sound:
             raise InvalidInput(
                 f"The sizes of a StyleGAN2 are {asdict(self)}.",
-                expected=f"1 to {_WIDEST:,} channels in up to 11 stages, {_DEEPEST} mapping layers at most, grey or RGB.",
+                expected=f"1 to {_WIDEST:,} channels, up to 11 stages, up to {_DEEPEST} mapping layers, grey or RGB.",
                 remedy="correct the sizes, or save the network again if they come from a file.",
             )
 
@@ -99,7 +99,8 @@ class StyleGan2Form:
                 expected=f"the fields {', '.join(sorted(known))}.",
                 remedy="convert the network again with `vestige convert`.",
             )
-        return StyleGan2Form(**{**given, "channels": tuple(given["channels"])})
+        sizes: dict[str, Any] = {**given, "channels": tuple(given["channels"])}
+        return StyleGan2Form(**sizes)
 
 
 def config_f(resolution: int, *, base: int = 32768, largest: int = 512) -> tuple[int, ...]:
