@@ -1,7 +1,7 @@
 """Commitment to the integer matrices of a model, column by column, and the secret that opens it.
 
-Column c of the left factor L [r, d] of a term is committed to as ``L_0c G_0 + ... + L_(r-1)c G_(r-1) + b h`` with a fresh
-blinder b (Pedersen 1991, for vectors), and columns of right factors upon other points. This hides the columns
+Column c of the left factor L [r, d] of a term is committed to as ``L_0c G_0 + ... + L_(r-1)c G_(r-1) + b h`` with a
+fresh blinder b (Pedersen 1991, for vectors), and columns of right factors upon other points. This hides the columns
 perfectly and binds to them as long as discrete logarithms are hard. Since commitments add up like vectors, anybody
 computes the commitment to ``L v`` for a public v. The token rows X are published as they are.
 """
@@ -220,9 +220,7 @@ def _columns(terms: Sequence[IntegerTerm], seed: bytes) -> tuple[tuple[Columns, 
     return left, right
 
 
-def _commit_columns(
-    factor: Int16, upon: Sequence[Point], base: Bases, seed: bytes, side: str, term: int
-) -> Columns:
+def _commit_columns(factor: Int16, upon: Sequence[Point], base: Bases, seed: bytes, side: str, term: int) -> Columns:
     """Commitments to the columns; entries are shifted to be positive, which the library multiplies far faster."""
     inner, width = factor.shape
     shift = max(LARGEST, int(np.max(np.abs(factor.astype(np.int32)), initial=0)))
@@ -253,5 +251,3 @@ def _read_terms(reader: Reader, name: str) -> tuple[TermName, ...]:
     if places != sorted(set(places)):
         raise corrupt(name, "lists its terms twice or in another order")
     return tuple(TermName(layer, _KINDS[kind], inner) for layer, kind, inner in found)
-
-

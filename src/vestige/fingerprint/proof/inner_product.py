@@ -38,19 +38,48 @@ class Halving:
     right_down: Point
     right_up: Point
 
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """In the order in which they are sent."""
+        return self.left_down, self.left_up, self.right_down, self.right_up
+
 
 @dataclass(frozen=True)
-class InnerProduct:
-    """The messages of the prover, in the order of :mod:`vestige.fingerprint.proof.inner_product`."""
+class Masks:
+    """The first message: S, S', T1 and T2."""
 
-    mask_left: Point
-    mask_right: Point
+    left: Point
+    right: Point
     linear: Point
     square: Point
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """In the order in which they are sent."""
+        return self.left, self.right, self.linear, self.square
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """The second message: t, and the blinders of X + z S, of Y + z S' and of Z + z T1 + z^2 T2."""
+
     product: int
     blind_left: int
     blind_right: int
     blind_product: int
+
+    @property
+    def scalars(self) -> tuple[int, ...]:
+        """In the order in which they are sent."""
+        return self.product, self.blind_left, self.blind_right, self.blind_product
+
+
+@dataclass(frozen=True)
+class InnerProduct:
+    """The messages of the prover, in order; ``left`` and ``right`` are what is left of l and r."""
+
+    masks: Masks
+    revealed: Revealed
     rounds: tuple[Halving, ...]
     left: int
     right: int
@@ -74,25 +103,26 @@ def prove_inner_product(known: Opened, base: Bases, dialogue: Dialogue, blinders
     right = [*known.right, *[0] * (size - len(known.right))]
     hidden_left, hidden_right = blinders.scalars("mask left", size), blinders.scalars("mask right", size)
     of_left, of_right, of_linear, of_square = blinders.scalars("mask blinders", 4)
-    mask_left = multiply((*base.left, base.blind), (*hidden_left, of_left))
-    mask_right = multiply((*base.right, base.blind), (*hidden_right, of_right))
+    left_mask = multiply((*base.left, base.blind), (*hidden_left, of_left))
+    right_mask = multiply((*base.right, base.blind), (*hidden_right, of_right))
     cross = dot(left, hidden_right) + dot(hidden_left, right)
     linear = multiply((base.value, base.blind), (cross, of_linear))
     square = multiply((base.value, base.blind), (dot(hidden_left, hidden_right), of_square))
-    say(dialogue, "mask", mask_left, mask_right, linear, square)
+    masks = Masks(left_mask, right_mask, linear, square)
+    say(dialogue, "mask", *masks.points)
     z = dialogue.scalar("mask")
     left, right = fold(left, hidden_left, z), fold(right, hidden_right, z)
-    revealed = (
+    revealed = Revealed(
         dot(left, right),
         (known.blind_left + z * of_left) % ORDER,
         (known.blind_right + z * of_right) % ORDER,
         (known.blind_value + z * of_linear + z * z * of_square) % ORDER,
     )
-    say_scalars(dialogue, "revealed", *revealed)
+    say_scalars(dialogue, "revealed", *revealed.scalars)
     product = multiply((base.product,), (dialogue.scalar("product"),))
-    rounds, left, right = _halve(left, right, base, product, dialogue)
-    say_scalars(dialogue, "last", left, right)
-    return InnerProduct(mask_left, mask_right, linear, square, *revealed, rounds, left, right)
+    rounds, last_left, last_right = _halve(left, right, base, product, dialogue)
+    say_scalars(dialogue, "last", last_left, last_right)
+    return InnerProduct(masks, revealed, rounds, last_left, last_right)
 
 
 def _halve(
@@ -109,7 +139,7 @@ def _halve(
             multiply(upon_right[:half], high_right),
             multiply(upon_right[half:], low_right),
         )
-        _say(dialogue, message)
+        say(dialogue, "halve", *message.points)
         u = dialogue.scalar("halve")
         back = inverse(u)
         left, right = fold(low, high, u), fold(low_right, high_right, back)
@@ -119,10 +149,6 @@ def _halve(
     return tuple(rounds), left[0], right[0]
 
 
-def _say(dialogue: Dialogue, message: Halving) -> None:
-    say(dialogue, "halve", message.left_down, message.left_up, message.right_down, message.right_up)
-
-
 def inner_product_equations(
     proof: InnerProduct, left: Equation, right: Equation, value: Equation, base: Bases, dialogue: Dialogue
 ) -> list[Equation]:
@@ -130,40 +156,39 @@ def inner_product_equations(
 
     ``proof`` has log2(len(base.left)) rounds.
     """
-    say(dialogue, "mask", proof.mask_left, proof.mask_right, proof.linear, proof.square)
+    masks, revealed = proof.masks, proof.revealed
+    say(dialogue, "mask", *masks.points)
     z = dialogue.scalar("mask")
-    say_scalars(
-        dialogue, "revealed", proof.product, proof.blind_left, proof.blind_right, proof.blind_product
-    )
+    say_scalars(dialogue, "revealed", *revealed.scalars)
     w = dialogue.scalar("product")
     challenges: list[int] = []
     for message in proof.rounds:
-        _say(dialogue, message)
+        say(dialogue, "halve", *message.points)
         challenges.append(dialogue.scalar("halve"))
     say_scalars(dialogue, "last", proof.left, proof.right)
     size, backs = len(base.left), [inverse(u) for u in challenges]
     up, down = folded_weights(challenges, size), folded_weights(backs, size)
-    revealed: Equation = [
+    on_value: Equation = [
         *value,
-        (proof.linear, z),
-        (proof.square, z * z),
-        (base.value, -proof.product),
-        (base.blind, -proof.blind_product),
+        (masks.linear, z),
+        (masks.square, z * z),
+        (base.value, -revealed.product),
+        (base.blind, -revealed.blind_product),
     ]
     on_left: Equation = [
         *left,
-        (proof.mask_left, z),
-        (base.blind, -proof.blind_left),
-        (base.product, w * (proof.product - proof.left * proof.right)),
+        (masks.left, z),
+        (base.blind, -revealed.blind_left),
+        (base.product, w * (revealed.product - proof.left * proof.right)),
         *((point, -proof.left * weight) for point, weight in zip(base.left, down, strict=True)),
     ]
     on_right: Equation = [
         *right,
-        (proof.mask_right, z),
-        (base.blind, -proof.blind_right),
+        (masks.right, z),
+        (base.blind, -revealed.blind_right),
         *((point, -proof.right * weight) for point, weight in zip(base.right, up, strict=True)),
     ]
     for message, u, back in zip(proof.rounds, challenges, backs, strict=True):
         on_left += [(message.left_down, back), (message.left_up, u)]
         on_right += [(message.right_down, back), (message.right_up, u)]
-    return [revealed, on_left, on_right]
+    return [on_value, on_left, on_right]

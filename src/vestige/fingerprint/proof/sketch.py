@@ -33,7 +33,7 @@ class IntegerSketch:
         return len(self.values[0])
 
 
-def _exact_product(first: npt.NDArray[np.signedinteger], second: npt.NDArray[np.signedinteger]) -> Int64:
+def exact_product(first: npt.NDArray[np.signedinteger], second: npt.NDArray[np.signedinteger]) -> Int64:
     """``first @ second`` by floating-point arithmetic that cannot round, since every sum stays below 2**53.
 
     Raises
@@ -52,12 +52,12 @@ def _exact_product(first: npt.NDArray[np.signedinteger], second: npt.NDArray[np.
 
 def projected(rows: npt.NDArray[np.int8], signs: Signs) -> Int64:
     """``signs`` [n, K] times ``rows`` [K, d]: the vectors [n, d] that enter a term's factors."""
-    return _exact_product(signs, rows)
+    return exact_product(signs, rows)
 
 
 def through(factor: npt.NDArray[np.int16], vectors: Int64) -> Int64:
     """``factor`` [r, d] times every vector [n, d]: [n, r]."""
-    return _exact_product(vectors, factor.T)
+    return exact_product(vectors, factor.T)
 
 
 def term_sketch(term: IntegerTerm, first: Int64, second: Int64) -> tuple[int, ...]:

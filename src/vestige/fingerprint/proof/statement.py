@@ -33,8 +33,7 @@ class Statement:
         """The claims that a challenge asks for."""
         directions = challenge.directions(len(commitment.names), len(commitment.terms))
         first, second = (
-            tuple(projected(commitment.rows, signs) for signs in side)
-            for side in (directions.first, directions.second)
+            tuple(projected(commitment.rows, signs) for signs in side) for side in (directions.first, directions.second)
         )
         return Statement(first, second)
 

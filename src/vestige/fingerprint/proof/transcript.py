@@ -8,13 +8,14 @@ group from 64 bytes, which leaves a bias below 2**-250.
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vestige.fingerprint.proof.group import ORDER, SCALAR_BYTES, Point, encode
 
 _WIDE = 64
 
 
+@runtime_checkable
 class Dialogue(Protocol):
     """The one who sends challenges: a transcript, or somebody who draws them at random."""
 

@@ -32,7 +32,9 @@ from vestige.fingerprint.proof.group import ORDER, Point, multiply
 from vestige.fingerprint.proof.inner_product import (
     Halving,
     InnerProduct,
+    Masks,
     Opened,
+    Revealed,
     inner_product_equations,
     prove_inner_product,
 )
@@ -67,10 +69,10 @@ class Proof:
             for value in values:
                 writer.signed(value)
         writer.points([self.known, *(point for cross in self.crossings for point in (cross.down, cross.up))])
-        writer.points([inner.mask_left, inner.mask_right, inner.linear, inner.square])
-        writer.scalars([inner.product, inner.blind_left, inner.blind_right, inner.blind_product])
+        writer.points(inner.masks.points)
+        writer.scalars(inner.revealed.scalars)
         for message in inner.rounds:
-            writer.points([message.left_down, message.left_up, message.right_down, message.right_up])
+            writer.points(message.points)
         writer.scalars([inner.left, inner.right])
         return writer.whole()
 
@@ -78,15 +80,16 @@ class Proof:
     def decode(data: bytes, name: str = "The proof") -> Proof:
         """Read a proof from its bytes. Raises CorruptFile for anything that :meth:`encode` does not write."""
         reader = Reader(data, _MAGIC, name)
-        terms, size, rounds = reader.number(1, 0xFFFF, 2), reader.number(2, MOST_SIZE), reader.number(0, _MOST_ROUNDS, 1)
+        terms, size = reader.number(1, 0xFFFF, 2), reader.number(2, MOST_SIZE)
+        rounds = reader.number(0, _MOST_ROUNDS, 1)
         values = tuple(tuple(reader.signed() for _ in range(size)) for _ in range(terms))
         (known,) = reader.points(1)
         crossings = tuple(Crossing(*reader.points(2)) for _ in range(rounds_for(terms * size + 1)))
-        masks, revealed = reader.points(4), reader.scalars(4)
+        masks, revealed = Masks(*reader.points(4)), Revealed(*reader.scalars(4))
         halvings = tuple(Halving(*reader.points(4)) for _ in range(rounds))
         last = reader.scalars(2)
         reader.end()
-        return Proof(values, known, crossings, InnerProduct(*masks, *revealed, halvings, *last))
+        return Proof(values, known, crossings, InnerProduct(masks, revealed, halvings, *last))
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,7 @@ def verify(commitment: Commitment, proof: Proof, challenge: Challenge) -> Verifi
     return Verification(IntegerSketch(commitment.terms, proof.values), bool(challenge.commitments))
 
 
-def _equations(
-    commitment: Commitment, statement: Statement, proof: Proof, transcript: Transcript
-) -> list[Equation]:
+def _equations(commitment: Commitment, statement: Statement, proof: Proof, transcript: Transcript) -> list[Equation]:
     base = bases(commitment.inner)
     taus = powers(transcript.scalar("columns"), commitment.width * len(commitment.terms))
     say(transcript, "known", proof.known)
