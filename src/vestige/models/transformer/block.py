@@ -8,6 +8,7 @@ split from whatever they were fused into, heads lie one after the other, and que
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -52,11 +53,17 @@ class Norm:
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary position embedding of the first ``width`` entries of a head."""
+    """Rotary position embedding of the first ``width`` entries of a head.
+
+    At position p pair i turns by the angle ``p * frequencies[i]``, which is ``p * base^(-2i / width)`` where None. The
+    turned entries are multiplied by ``magnitude``.
+    """
 
     base: float
     width: int
     pairing: Pairing = Pairing.HALVES
+    frequencies: tuple[float, ...] | None = None
+    magnitude: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +91,12 @@ class Attention:
     alibi: bool = False
     scale: float | None = None
     """What scores are multiplied by; ``1 / sqrt(w)`` where None."""
+    alibi_scale: float = 1.0
+    """What the slopes of ``alibi`` are multiplied by."""
+    cap: float | None = None
+    """Scores s become ``cap * tanh(s / cap)`` before the mask, where there is a cap."""
+    window: int | None = None
+    """A query sees this many of the latest keys, its own included; all where None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +119,17 @@ class FeedForward:
 class Block:
     """One layer: ``x + attention(norm(x))``, then ``x + feed(norm(x))``, or both at once where ``parallel``.
 
-    ``experts`` holds one feed-forward part, or all of a mixture, which ``router`` [experts, d] picks ``active`` of.
-    ``before_feed`` is None where attention and feed-forward share one norm. ``after_*`` act on what a part adds.
+    ``experts`` holds one feed-forward part, or all of a mixture, which ``router`` [experts, d] picks ``active`` of;
+    those of a mixture in a file are read when they are indexed. ``before_feed`` is None where attention and
+    feed-forward share one norm. ``after_*`` act on what a part adds.
+
+    The answers of the picked experts are weighed by the softmax of the router's logits over all experts, divided by
+    its sum over the picked ones where ``renormalised``. ``shared`` answers every token beside them, multiplied by
+    the sigmoid of ``shared_gate`` [1, d] where there is one.
     """
 
     attention: Attention
-    experts: tuple[FeedForward, ...]
+    experts: Sequence[FeedForward]
     before_attention: Norm | None
     before_feed: Norm | None
     after_attention: Norm | None = None
@@ -119,6 +137,9 @@ class Block:
     router: Matrix | None = None
     active: int = 1
     parallel: bool = False
+    renormalised: bool = True
+    shared: FeedForward | None = None
+    shared_gate: Matrix | None = None
 
 
 class Transformer(ABC):
@@ -177,3 +198,17 @@ class Transformer(ABC):
     @abstractmethod
     def block(self, index: int) -> Block:
         """Block ``index`` from 0, read now."""
+
+    @property
+    def embedding_scale(self) -> float:
+        """The constant that the embedding's rows are multiplied by before the first block (Gemma)."""
+        return 1.0
+
+    @property
+    def logit_cap(self) -> float | None:
+        """Logits l become ``cap * tanh(l / cap)``, where there is a cap (Gemma 2)."""
+        return None
+
+    def head_bias(self) -> Matrix | None:
+        """What is added to the logits [V], where there is something (Phi)."""
+        return None
