@@ -10,7 +10,8 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, cast
+from io import BytesIO
+from typing import Any, Final, cast
 
 from vestige.errors import CorruptFile, Unsupported
 
@@ -19,6 +20,9 @@ LONGEST = 2_000_000
 
 DEEPEST = 200
 """Marks that may be open at a time."""
+
+PROTOCOLS = range(2, 6)
+"""Protocols of pickle that are read; 0 and 1 have no number."""
 
 _KEYS = (str, int, float, bool, bytes, type(None))
 """Types of dictionary keys: nothing whose hash could depend on, or descend into, the file's own structures."""
@@ -78,12 +82,12 @@ class _Mark:
 _MARK: Final = _Mark()
 
 
-def read_pickle(file: BinaryIO, expected: Expected, what: str) -> Said:
+def read_pickle(file: BytesIO, expected: Expected, what: str) -> Said:
     """What the next pickle of a file says; the file is left behind it.
 
     Parameters
     ----------
-    file : in memory or memory-mapped, so that a length that the pickle declares allocates nothing by itself.
+    file : in memory, so that a length that the pickle declares allocates nothing by itself.
     what : the file's name, for messages.
 
     The value is None, bool, int, float, str, bytes, list, tuple, dict, :class:`Name`, :class:`Called` or
@@ -141,7 +145,10 @@ class _Machine:
             self.stack.append(_CONSTANTS[name]())
         elif name in _ACTIONS:
             _ACTIONS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
+        elif name == "PROTO":
+            if argument not in PROTOCOLS:
+                raise damaged(self.what, f"protocol {argument}")
+        elif name != "FRAME":
             raise Unsupported(
                 f"{self.what} uses the pickle opcode {name}, which is refused.",
                 expected="the opcodes in which Python and torch write dictionaries and tensors.",

@@ -77,8 +77,8 @@ class Mapping(nn.Module):
     def spread(self, w: Float[Tensor, "n s"], truncation: Truncation = WHOLE) -> Float[Tensor, "n k s"]:
         """One style for each of the k places that take one, truncated."""
         styles = w[:, None].repeat(1, self.form.styles, 1)
-        kept = slice(None, truncation.cutoff)
-        pulled = self.mean + truncation.psi * (styles[:, kept] - self.mean)
+        pulled = styles[:, : truncation.cutoff]
+        pulled = pulled + (truncation.psi - 1) * (pulled - self.mean)
         return torch.cat([pulled, styles[:, pulled.shape[1] :]], 1)
 
 
