@@ -29,6 +29,9 @@ _NUMBERS = {"f8": "<f8", "f4": "<f4", "i8": "<i8", "i4": "<i4"}
 _ONLY: Final[dict[str, object]] = {"activation": "lrelu", "architecture": "skip", "use_noise": True}
 """Settings that this implementation has in one way only."""
 
+_LINEAR = ("affine", "embed")
+"""Layers without a rectifier."""
+
 _SIZES = {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels"}
 _DRAWING = {"channel_base", "channel_max", "conv_clamp", "resample_filter", *_ONLY}
 _MAPPING = {"num_layers", "lr_multiplier", "embed_features", "layer_features", "activation", "w_avg_beta"}
@@ -124,9 +127,11 @@ def _form(generator: Recorded, contents: Contents) -> StyleGan2Form:
     if strange or "synthesis.b4.const" not in contents.tensors:
         named = f" ({', '.join(printable(str(name)) for name in sorted(strange, key=str)[:5])})" if strange else ""
         raise _other(contents.what, f"is set in ways that StyleGAN2 does not know{named}")
-    for name, value in contents.attributes.items():
-        if name.rpartition(".")[2] in _ONLY and (type(value), value) != _typed(_ONLY[name.rpartition(".")[2]]):
-            raise _other(contents.what, f"sets {printable(name)}")
+    for path, value in contents.attributes.items():
+        module, _, name = path.rpartition(".")
+        only = "linear" if name == "activation" and module.endswith(_LINEAR) else _ONLY.get(name)
+        if only is not None and (type(value) is not type(only) or value != only):
+            raise _other(contents.what, f"sets {printable(path)}")
     style = _whole(given, "w_dim", 512)
     if any(mapping.get(name) not in (None, style) for name in ("embed_features", "layer_features")):
         raise _other(contents.what, "has mapping layers of other widths than the style")
@@ -149,10 +154,6 @@ def _form(generator: Recorded, contents: Contents) -> StyleGan2Form:
         )
     except InvalidInput as error:
         raise _incomplete(contents.what, error.found) from error
-
-
-def _typed(value: object) -> tuple[type, object]:
-    return type(value), value
 
 
 def _dictionary(node: object) -> Values:
