@@ -111,6 +111,11 @@ LEAST = 256
 """Hashes kept to estimate the share of common tokens."""
 
 
+def _kept(array: Doubles) -> Doubles:
+    """Numbers as exact as a published card holds them."""
+    return array.astype(np.float32).astype(np.float64)
+
+
 def digest_words(words: Words) -> str:
     """Digest of a set of words, whatever their order."""
     return hashlib.sha256(np.sort(words.hashes).tobytes()).hexdigest()
@@ -146,7 +151,7 @@ class _BandWork:
 
     def finished(self) -> BandVector:
         """The vector, the last layer last."""
-        return BandVector(self.band.name, len(self.words), digest_words(self.words), self.parts.ravel())
+        return BandVector(self.band.name, len(self.words), digest_words(self.words), _kept(self.parts.ravel()))
 
 
 class _LayerWork:
@@ -202,9 +207,9 @@ def fingerprint(transformer: Transformer, plan: Plan | None = None) -> Fingerpri
         plan.sketch.seed,
         plan.last,
         tuple(work.finished() for work in bands),
-        np.array(every.sketches).reshape(-1, len(_TERMS), plan.layer_sketch.size),
-        np.array([item.spectra for item in every.profiles]).reshape(-1, len(_TERMS), RANKS),
-        np.array([item.strengths for item in every.profiles]).reshape(-1, len(_TERMS)),
+        _kept(np.array(every.sketches)).reshape(-1, len(_TERMS), plan.layer_sketch.size),
+        _kept(np.array([item.spectra for item in every.profiles])).reshape(-1, len(_TERMS), RANKS),
+        _kept(np.array([item.strengths for item in every.profiles])).reshape(-1, len(_TERMS)),
         np.sort(words.hashes)[:LEAST],
         len(words),
     )

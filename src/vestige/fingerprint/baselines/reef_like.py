@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from vestige.fingerprint.fold import Doubles
 from vestige.fingerprint.pair import Pair
 from vestige.fingerprint.words import Commonest, Rows
 from vestige.models.transformer.block import Transformer
-from vestige.models.transformer.forward import states
+from vestige.models.transformer.forward import states, through
 from vestige.randomness import Stream, generator
 
 
@@ -63,7 +62,9 @@ class ReefLike(Evidence):
 
     def _states(self, model: Transformer, texts: Rows) -> Doubles:
         """Centred states [prompts, d] after the layer."""
-        layer = max(1, round(self.depth * model.depth))
-        last = [next(islice(states(model, text), layer, None))[-1] for text in texts]
-        held = np.stack(last).astype(np.float64)
+        streams = [next(states(model, text)) for text in texts]
+        for index in range(max(1, round(self.depth * model.depth))):
+            block = model.block(index)
+            streams = [through(stream, block) for stream in streams]
+        held = np.stack([stream[-1] for stream in streams]).astype(np.float64)
         return held - held.mean(0)
