@@ -21,7 +21,6 @@ from vestige.fingerprint.proof.inner_product import (
 from vestige.fingerprint.proof.sum_of_products import folded_value, prove_sum, sum_challenges
 from vestige.fingerprint.proof.transcript import Blinders, Transcript, say, say_scalars
 
-
 pytest.importorskip("py_arkworks_bls12381")
 
 
@@ -119,6 +118,16 @@ def test_a_vector_may_lie_upon_its_own_points_alone(side, where):
     stray = {"other side": (base.right, base.left)[side][0], "product": base.product, "value": base.value}[where]
     commitments[side] = [*commitments[side], (stray, 3)]
     assert not _accepted(_proof(known, base), commitments, base)
+
+
+def test_one_side_may_not_lend_a_part_to_the_other():
+    """X hides a vector upon the right side's points, and the prover counts it to y: only the sum of both would fit."""
+    known, base, lent = _instance(2), bases(2), [7, 8]
+    moved = Opened(known.left, [y + d for y, d in zip(known.right, lent, strict=True)], *[1, 2, 3])
+    left, right, value = _commitments(moved, base)
+    left = [*left, *((point, d) for point, d in zip(base.right, lent, strict=True))]
+    right = [*right, *((point, -d) for point, d in zip(base.right, lent, strict=True))]
+    assert not _accepted(_proof(moved, base), (left, right, value), base)
 
 
 def test_no_two_proofs_are_alike_and_all_are_uniform():

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vestige.errors import CorruptFile, DigestMismatch
-from vestige.fingerprint.proof.algebra import bases, powers
+from vestige.fingerprint.proof import zero_knowledge
+from vestige.fingerprint.proof.algebra import bases, holds, powers
 from vestige.fingerprint.proof.challenge import Challenge
 from vestige.fingerprint.proof.commitment import Commitment, Opening, check_opening, commit
 from vestige.fingerprint.proof.group import ORDER, hashed, multiply
@@ -198,8 +199,6 @@ def test_a_prover_without_the_blinders_is_rejected(committed, challenge):
 def test_a_sketch_of_choice_is_rejected_even_if_proven_with_it(committed, challenge, monkeypatch):
     """The prover runs every step with the values it would like; its transcript is consistent with them."""
     commitment, opening = committed
-    from vestige.fingerprint.proof import zero_knowledge
-
     opened = zero_knowledge._opened_transcript
     wanted = tuple(tuple(range(t, t + 3)) for t in range(6))
     monkeypatch.setattr(zero_knowledge, "_opened_transcript", lambda c, q, _: opened(c, q, wanted))
@@ -217,6 +216,37 @@ def test_columns_upon_the_points_of_the_other_side_are_rejected(committed, model
     asked = dataclasses.replace(challenge, commitments=(changed.digest,))
     forged = prove(changed, dataclasses.replace(opening, digest=changed.digest), asked)
     _rejects(changed, forged, asked)
+
+
+def test_challenges_follow_the_commitment_the_question_and_the_claims(committed, proof, challenge):
+    def first(*said):
+        return zero_knowledge._opened_transcript(*said).scalar("columns")
+
+    commitment = committed[0]
+    other = _with(commitment, by_row=True)
+    said = (commitment, challenge, proof.values)
+    ways = [said, (other, *said[1:]), (commitment, Challenge.public(3), proof.values)]
+    ways += [(commitment, dataclasses.replace(challenge, size=4), proof.values)]
+    ways += [(*said[:2], values) for values in _changed_values(proof.values)]
+    assert len({first(*way) for way in ways}) == len(ways) == 4 + 18
+
+
+def test_columns_that_were_moved_within_the_equations_are_rejected(committed, model):
+    """An owner who knew the challenges could change two columns so that every equation still holds."""
+    commitment, opening = committed
+    challenge = Challenge.public(3)
+    proof = prove(commitment, opening, challenge)
+    transcript = zero_knowledge._opened_transcript(commitment, challenge, proof.values)
+    on_left = zero_knowledge._equations(commitment, Statement.of(commitment, challenge), proof, transcript)[1]
+    weights = {point.to_compressed_bytes(): scalar for point, scalar in on_left[:2]}
+    first, second = commitment.left[0][:2]
+    one, two = (weights[point.to_compressed_bytes()] for point in (first, second))
+    moved = (first + multiply([hashed("any")], [two]), second - multiply([hashed("any")], [one]))
+    changed = _with(commitment, left=((*moved, *commitment.left[0][2:]), *commitment.left[1:]))
+    # With the old challenges nothing would show.
+    transcript = zero_knowledge._opened_transcript(commitment, challenge, proof.values)
+    assert holds(zero_knowledge._equations(changed, Statement.of(changed, challenge), proof, transcript), 3)
+    _rejects(changed, proof, challenge)
 
 
 def test_two_proofs_of_one_statement_share_no_point(committed, challenge):
