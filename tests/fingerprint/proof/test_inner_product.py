@@ -131,12 +131,13 @@ def test_one_side_may_not_lend_a_part_to_the_other():
 
 
 def test_no_two_proofs_are_alike_and_all_are_uniform():
-    """Over proofs of one statement every revealed scalar is spread evenly: it tells nothing of the vectors."""
+    """Over proofs of one statement, all challenges fixed, every revealed scalar is spread evenly."""
     known, base = Opened([1, 2], [3, 4], 5, 6, 7), bases(2)
-    proofs = [_proof(known, base, seed=bytes([number])) for number in range(60)]
+    proofs = [_proof(known, base, bytes([number]), Programmed(5, 6, 7)) for number in range(60)]
     for pick in (
         lambda p: p.revealed.product,
         lambda p: p.revealed.blind_left,
+        lambda p: p.revealed.blind_right,
         lambda p: p.revealed.blind_product,
         lambda p: p.left,
         lambda p: p.right,

@@ -48,11 +48,10 @@ def test_directions_that_were_public_are_marked(committed, model):
 def test_columns_add_up_to_commitments_of_products(committed, model, challenge):
     """What a verifier computes from column commitments is the commitment to L v, with blinders added alike."""
     commitment, opening = committed
-    directions = challenge.directions(len(commitment.names), len(commitment.terms))
     base, blinders = bases(commitment.inner), opening.blinders()[0]
     for at, term in enumerate(model.terms):
-        vector = projected(commitment.rows, directions.first[at])[:1]
-        image = through(term.left, vector)[0].tolist()
+        vector = projected(commitment.rows, challenge, at)[0][:1]
+        (image,) = through(term.left, vector)
         blind = sum(v * b for v, b in zip(vector[0].tolist(), blinders[at * 4 : at * 4 + 4], strict=True))
         direct = multiply((*base.left[: len(image)], base.blind), (*image, blind))
         assert multiply(commitment.left[at], vector[0].tolist()) == direct

@@ -76,22 +76,21 @@ class Challenge:
         parts = (self.nonce, self.size.to_bytes(4, "big"), *self.commitments)
         return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
-    def directions(self, tokens: int, terms: int) -> Directions:
-        """The directions over this many tokens for this many terms."""
+    def directions(self, tokens: int, term: int) -> Directions:
+        """The directions of term number ``term`` over this many tokens."""
         counted = b"%d tokens" % tokens
         seed = hashlib.sha256(b"vestige directions 1" + self.encode() + counted).digest()
-        sides = (np.empty((terms, self.size, tokens), np.int8), np.empty((terms, self.size, tokens), np.int8))
-        for side, signs in enumerate(sides):
-            for term in range(terms):
-                for entry in range(self.size):
-                    place = b"".join(number.to_bytes(4, "big") for number in (side, term, entry))
-                    signs[term, entry] = balanced_signs(seed + place, tokens)
-        return Directions(*sides)
+        first, second = np.empty((self.size, tokens), np.int8), np.empty((self.size, tokens), np.int8)
+        for side, signs in enumerate((first, second)):
+            for entry in range(self.size):
+                place = b"".join(number.to_bytes(4, "big") for number in (side, term, entry))
+                signs[entry] = balanced_signs(seed + place, tokens)
+        return Directions(first, second)
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """``first`` and ``second`` [terms, size, K]: what the two sides of each term are multiplied by."""
+    """``first`` and ``second`` [size, K]: what the two sides of one term are multiplied by."""
 
     first: Signs
     second: Signs

@@ -37,7 +37,7 @@ from vestige.fingerprint.terms import Term
 SEED_BYTES = 32
 _MAGIC, _SECRET_MAGIC = b"VSTGcomm", b"VSTGopen"
 _MOST_WIDTH = 1 << 15
-_MOST_TERMS = 3 << 8
+_MOST_TERMS = 96
 _KINDS = tuple(Term)
 
 Columns = tuple[Point, ...]

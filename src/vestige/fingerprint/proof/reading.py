@@ -17,7 +17,7 @@ from vestige.fingerprint.proof.open_weights import FileDigest, Manifest
 from vestige.fingerprint.proof.sketch import IntegerSketch
 from vestige.fingerprint.terms import Term
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 28
 MOST_JSON = 1 << 26
 _SECRET_MODE = 0o600
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vestige.errors import InvalidInput, Unsupported
-from vestige.fingerprint.proof.challenge import Challenge, Signs
-from vestige.fingerprint.proof.integers import IntegerModel, IntegerTerm, TermName
+from vestige.fingerprint.proof.challenge import Challenge
+from vestige.fingerprint.proof.integers import IntegerModel, TermName
 from vestige.metrics.interval import Interval, mean_interval
 
 Int64 = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ def exact_product(first: npt.NDArray[np.signedinteger], second: npt.NDArray[np.s
     ------
     Unsupported : it could exceed that.
     """
-    bound = [int(np.max(np.abs(side.astype(np.int64)), initial=0)) for side in (first, second)]
+    bound = [max(int(np.max(side, initial=0)), -int(np.min(side, initial=0))) for side in (first, second)]
     if bound[0] * bound[1] * first.shape[-1] >= _EXACT:
         raise Unsupported(
             f"A product of integers up to {bound[0]} and {bound[1]} over {first.shape[-1]} entries.",
@@ -50,31 +50,25 @@ def exact_product(first: npt.NDArray[np.signedinteger], second: npt.NDArray[np.s
     return (first.astype(np.float64) @ second.astype(np.float64)).astype(np.int64)
 
 
-def projected(rows: npt.NDArray[np.int8], signs: Signs) -> Int64:
-    """``signs`` [n, K] times ``rows`` [K, d]: the vectors [n, d] that enter a term's factors."""
-    return exact_product(signs, rows)
+def projected(rows: npt.NDArray[np.int8], challenge: Challenge, term: int) -> tuple[Int64, Int64]:
+    """Both directions of term number ``term`` times ``rows`` [K, d]: the vectors [size, d] that enter its factors."""
+    directions = challenge.directions(len(rows), term)
+    return exact_product(directions.first, rows), exact_product(directions.second, rows)
 
 
-def through(factor: npt.NDArray[np.int16], vectors: Int64) -> Int64:
-    """``factor`` [r, d] times every vector [n, d]: [n, r]."""
-    return exact_product(vectors, factor.T)
-
-
-def term_sketch(term: IntegerTerm, first: Int64, second: Int64) -> tuple[int, ...]:
-    """``<L v_j, R w_j>`` for projected directions v and w [n, d]."""
-    left, right = through(term.left, first).tolist(), through(term.right, second).tolist()
-    return tuple(sum(map(mul, x, y)) for x, y in zip(left, right, strict=True))
+def through(factor: npt.NDArray[np.int16], vectors: Int64) -> list[list[int]]:
+    """``factor`` [r, d] times every vector [n, d]: n lists of r."""
+    return exact_product(vectors, factor.T).tolist()
 
 
 def sketch(model: IntegerModel, challenge: Challenge) -> IntegerSketch:
     """The sketch of a model whose integers are known, in the order of its words."""
-    terms = model.terms
-    directions = challenge.directions(len(model.words), len(terms))
-    values = tuple(
-        term_sketch(term, projected(model.rows, first), projected(model.rows, second))
-        for term, first, second in zip(terms, directions.first, directions.second, strict=True)
-    )
-    return IntegerSketch(tuple(term.name for term in terms), values)
+    values: list[tuple[int, ...]] = []
+    for place, term in enumerate(model.terms):
+        first, second = projected(model.rows, challenge, place)
+        pairs = zip(through(term.left, first), through(term.right, second), strict=True)
+        values.append(tuple(sum(map(mul, *pair)) for pair in pairs))
+    return IntegerSketch(tuple(term.name for term in model.terms), tuple(values))
 
 
 def similarity(first: IntegerSketch, second: IntegerSketch, confidence: float = 0.95) -> Interval:

@@ -31,11 +31,8 @@ class Statement:
     @staticmethod
     def of(commitment: Commitment, challenge: Challenge) -> Statement:
         """The claims that a challenge asks for."""
-        directions = challenge.directions(len(commitment.names), len(commitment.terms))
-        first, second = (
-            tuple(projected(commitment.rows, signs) for signs in side) for side in (directions.first, directions.second)
-        )
-        return Statement(first, second)
+        sides = [projected(commitment.rows, challenge, term) for term in range(len(commitment.terms))]
+        return Statement(tuple(first for first, _ in sides), tuple(second for _, second in sides))
 
     @property
     def claims(self) -> int:
@@ -44,10 +41,8 @@ class Statement:
 
     def products(self, terms: Sequence[IntegerTerm]) -> tuple[Rows, Rows]:
         """``L_t v`` and ``R_t w`` of every claim but the last."""
-        left = [row for term, held in zip(terms, self.first, strict=True) for row in through(term.left, held).tolist()]
-        right = [
-            row for term, held in zip(terms, self.second, strict=True) for row in through(term.right, held).tolist()
-        ]
+        left = [row for term, held in zip(terms, self.first, strict=True) for row in through(term.left, held)]
+        right = [row for term, held in zip(terms, self.second, strict=True) for row in through(term.right, held)]
         return left, right
 
     def all_columns(self, terms: Sequence[IntegerTerm], taus: Sequence[int]) -> tuple[list[int], list[int]]:
