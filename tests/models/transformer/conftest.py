@@ -73,6 +73,7 @@ KINDS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
             "qwen2_moe",
             {**MODERN, **EXPERTS, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]},
         ),
+        "qwen2_moe-sparse": ("qwen2_moe", {**MODERN, **EXPERTS, "shared_expert_intermediate_size": 40}),
         "qwen3_moe": ("qwen3_moe", {**MODERN, **EXPERTS, "head_dim": 8, "norm_topk_prob": True}),
         "gpt2": ("gpt2", {"vocab_size": V, "n_embd": D, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64}),
         "gpt2-scaled": (
@@ -108,6 +109,12 @@ KINDS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
     }
 )
 """By a name of ours: model_type and configuration."""
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every kind in turn."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

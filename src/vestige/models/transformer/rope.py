@@ -85,7 +85,7 @@ def _scaled(
         return _yarn(frequencies, given, factor, trained, base), _yarn_magnitude(given, factor)
     if kind in ("longrope", "su"):
         short = np.array(given.numbers("short_factor") or ())
-        if short.shape != frequencies.shape or not (short > 0).all():
+        if short.shape != frequencies.shape or not (short > 1e-9).all():
             raise given.wrong("short_factor", short.tolist(), f"{len(frequencies)} positive numbers")
         magnitude = sqrt(1 + log(factor) / log(trained)) if factor > 1 else 1.0
         return frequencies / short, given.number_if("attention_factor") or magnitude

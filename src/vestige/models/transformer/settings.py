@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -12,6 +11,8 @@ from vestige.errors import CorruptFile, Unsupported
 from vestige.models.transformer.block import Activation
 
 _LARGEST = 1 << 31
+_SCALE = 1e30
+"""Numbers beyond it, or below its inverse, are mistakes."""
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
@@ -48,7 +49,7 @@ class Settings:
     def number(self, *names: str, default: float | None = None) -> float:
         """The first of these that is there, a positive number. Raises CorruptFile."""
         name, value = self._first(names, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 and isfinite(value)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 / _SCALE < value < _SCALE:
             raise self.wrong(name, value, "a number above 0")
         return float(value)
 
@@ -100,12 +101,12 @@ class Settings:
         return tuple(cast("list[Any]", value))
 
     def numbers(self, name: str) -> tuple[float, ...] | None:
-        """The list of finite numbers under a name, or None. Raises CorruptFile."""
+        """The list of numbers under a name, or None. Raises CorruptFile."""
         values = self.listed(name)
         if values is None:
             return None
         for value in values:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_SCALE < value < _SCALE:
                 raise self.wrong(name, value, "a list of numbers")
         return tuple(float(value) for value in values)
 

@@ -55,7 +55,7 @@ def _of_tokenizer(content: Mapping[str, Any], path: Path) -> Iterable[tuple[obje
 def _rows(pairs: Iterable[tuple[object, object]], count: int) -> tuple[str, ...]:
     found: dict[int, str] = {}
     for token, row in pairs:
-        if isinstance(token, str) and isinstance(row, int) and 0 <= row < count:
+        if isinstance(token, str) and isinstance(row, int) and not isinstance(row, bool) and 0 <= row < count:
             found[row] = token
     return tuple(found.get(row, "") for row in range(max(found, default=-1) + 1))
 
