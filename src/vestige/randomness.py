@@ -32,6 +32,7 @@ class Stream(IntEnum):
     GEOMETRY = 11
     SKETCH = 12
     LAUNDER = 13
+    PORTRAIT = 20
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:

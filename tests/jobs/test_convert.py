@@ -198,9 +198,7 @@ def image(made: Persistent, form: StyleGan2Form, z: Tensor, label: int | None = 
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_an_official_pickle_draws_the_same_images(
-    protocol: int, write: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_an_official_pickle_draws_the_same_images(protocol: int, write: Callable[..., Path], tmp_path: Path) -> None:
     made = generator()
     source = write(official(made, protocol))
     done = convert(source, tmp_path / "net.safetensors")
@@ -281,7 +279,13 @@ def test_declared_sizes_and_tensors_must_agree(
     ],
 )
 def test_other_networks_are_refused(
-    module: str, name: str, value: Any, error: type[VestigeError], words: str, write: Callable[..., Path], tmp_path: Path
+    module: str,
+    name: str,
+    value: Any,
+    error: type[VestigeError],
+    words: str,
+    write: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     made = generator()
     setattr(made.get_submodule(module), name, value)

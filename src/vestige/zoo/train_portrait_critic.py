@@ -6,6 +6,7 @@ before the end one more channel that tells how much a group of images varies (Ka
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -66,7 +67,7 @@ class PortraitCritic(nn.Module):
         super().__init__()
         down = channels[::-1]
         self.entry = Convolution(3, down[0], 1)
-        self.blocks = nn.Sequential(*(Block(a, b) for a, b in zip(down, down[1:], strict=False)))
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in itertools.pairwise(down)))
         self.last = Convolution(channels[0] + 1, channels[0], 3)
         self.hidden = Dense(channels[0] * 16, channels[0])
         self.logit = Dense(channels[0], 1)

@@ -221,9 +221,19 @@ def test_config_f_is_the_papers() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"channels": ()}, {"channels": (4, 0)}, {"channels": (1,) * 12}, {"latent": 0}, {"classes": -1}]
-    + [{"mapping_layers": 65}, {"mapping_rate": 0.0}, {"mapping_rate": float("nan")}, {"image_channels": 2}]
-    + [{"clamp": -1.0}, {"style": 1 << 40}],
+    [
+        {"channels": ()},
+        {"channels": (4, 0)},
+        {"channels": (1,) * 12},
+        {"latent": 0},
+        {"style": 1 << 40},
+        {"classes": -1},
+        {"mapping_layers": 65},
+        {"mapping_rate": 0.0},
+        {"mapping_rate": float("nan")},
+        {"image_channels": 2},
+        {"clamp": -1.0},
+    ],
 )
 def test_senseless_sizes_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="sizes of a StyleGAN2"):

@@ -17,7 +17,9 @@ from vestige.models.unpickle import machine
 from vestige.models.unpickle.machine import Called, Expected, Name, PersistentId, read_pickle
 
 NOTHING = Expected(frozenset(), frozenset())
-SOME = Expected(frozenset({"builtins.complex", "__builtin__.complex", "builtins.set"}), frozenset({"collections.OrderedDict"}))
+SOME = Expected(
+    frozenset({"builtins.complex", "__builtin__.complex", "builtins.set"}), frozenset({"collections.OrderedDict"})
+)
 
 _PLAIN = (
     st.none()
@@ -31,9 +33,7 @@ _KEYS = st.text(max_size=4) | st.integers() | st.none()
 VALUES = st.recursive(
     _PLAIN,
     lambda inner: (
-        st.lists(inner, max_size=5)
-        | st.dictionaries(_KEYS, inner, max_size=5)
-        | st.lists(inner, max_size=5).map(tuple)
+        st.lists(inner, max_size=5) | st.dictionaries(_KEYS, inner, max_size=5) | st.lists(inner, max_size=5).map(tuple)
     ),
     max_leaves=20,
 )

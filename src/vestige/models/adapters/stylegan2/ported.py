@@ -13,14 +13,10 @@ from torch import Tensor
 from vestige.errors import BadWeights, InvalidInput, Unsupported
 from vestige.models.adapters.stylegan2.files import StyleGan2Weights, shapes
 from vestige.models.adapters.stylegan2.form import StyleGan2Form
+from vestige.models.adapters.stylegan2.mean import mean_style
 from vestige.models.adapters.stylegan2.names import ported_names
-from vestige.models.adapters.stylegan2.network import Mapping
 from vestige.models.unpickle.archive import Archive
 from vestige.models.unpickle.machine import printable
-from vestige.randomness import Stream, normal
-
-MEAN_LATENTS = 10_000
-"""Latents over which the mean style is taken where a file does not hold it."""
 
 _TAPS = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 _FIXED = re.compile(r"\.(blur|upsample)\.kernel$")
@@ -50,15 +46,6 @@ def ported_weights(archive: Archive) -> StyleGan2Weights | None:
     tensors["mapping.mean"] = torch.from_numpy(archive.tensor(mean).astype(np.float32)) if known else _none(form)
     weights = StyleGan2Weights(form, tensors)
     return weights if known else StyleGan2Weights(form, {**tensors, "mapping.mean": mean_style(weights)})
-
-
-def mean_style(weights: StyleGan2Weights) -> Tensor:
-    """The mean of the styles of 10,000 seeded latents [style]; of classes by turns, if there are any."""
-    rows = np.arange(MEAN_LATENTS)
-    latents = torch.from_numpy(normal(0, Stream.SAMPLE, rows, (weights.form.latent,))).double()
-    mapping: Mapping = weights.network().mapping.double()
-    labels = torch.from_numpy(rows % weights.form.classes) if weights.form.classes else None
-    return mapping(latents, labels).mean(0).float()
 
 
 def _none(form: StyleGan2Form) -> Tensor:
