@@ -313,9 +313,17 @@ def test_an_opening_with_other_blocks_is_refused(committed, make_integers):
             check_opening(commitment, dataclasses.replace(opening, terms=terms))
 
 
-def test_a_challenge_to_others_is_not_answered(committed):
+def test_a_commitment_made_after_the_challenge_is_not_accepted(committed, monkeypatch):
+    """The owner knew the directions before it committed; a challenge to others is not answered, and not accepted."""
+    challenge = Challenge.draw([b"x" * 32], 2)
     with pytest.raises(ProofRejected, match="other commitments"):
-        prove(*committed, Challenge.draw([b"x" * 32], 2))
+        prove(*committed, challenge)
+    monkeypatch.setattr(zero_knowledge, "_check_addressed", lambda *_: None)
+    forged = prove(*committed, challenge)
+    assert verify(committed[0], forged, challenge)
+    monkeypatch.undo()
+    with pytest.raises(ProofRejected, match="other commitments"):
+        verify(committed[0], forged, challenge)
 
 
 def test_large_entries_are_exact(make_integers):
