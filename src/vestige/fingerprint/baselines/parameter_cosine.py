@@ -45,7 +45,8 @@ def _pieces(transformer: Transformer, index: int) -> dict[str, Matrix]:
 class ParameterCosine(Evidence):
     """Cosine of the concatenation of all parameters; parts whose shapes differ are skipped, as published.
 
-    Nothing is aligned: any permutation brings it to about 0. Independent parameters give ``1 / sqrt(n)``.
+    Nothing is aligned: any permutation brings matrices to about 0. Independent parameters of mean zero give
+    ``1 / sqrt(n)``; gains, which all lie near one, make small models alike that have nothing in common.
     """
 
     claim: ClassVar[str] = "The direction of all parameters hardly changes after pretraining."

@@ -24,7 +24,7 @@ class ProductSpectra(Evidence):
 
     Smooth spectra are alike in all models of one make; what marks one model is how each order statistic departs from
     the smooth curve. A polynomial in the normal quantile of the rank is taken off each log spectrum, then the mean
-    over layers. For independent matrices the departures are independent; they are correlated along the ranks, which
+    over matched layers. For independent matrices the departures are independent; they are correlated along the ranks, which
     the deviation takes into account (Bartlett 1935: ``Var r = (1 + 2 sum_k rho_k rho'_k) / n``).
 
     Parameters
@@ -50,12 +50,13 @@ class ProductSpectra(Evidence):
         """The mean correlation; parts are the mean over layers of every product."""
         if not min(len(pair.first.spectra), len(pair.second.spectra)):
             return self.nothing("a card holds no spectra")
-        ours, theirs = (self._departures(card.spectra) for card in (pair.first, pair.second))
+        layers = (list(side) for side in zip(*pair.layers, strict=True))
+        cards = pair.first, pair.second
+        ours, theirs = (self._departures(card.spectra[side]) for card, side in zip(cards, layers, strict=True))
         values = np.full((len(pair.layers), 3), np.nan)
         variances = np.zeros_like(values)
-        for place, (i, j) in enumerate(pair.layers):
-            for kind in range(3):
-                values[place, kind], variances[place, kind] = _correlation(ours[i, kind], theirs[j, kind])
+        for place in np.ndindex(values.shape):
+            values[place], variances[place] = _correlation(ours[place], theirs[place])
         told = np.isfinite(values)
         if not told.any():
             return self.nothing("the spectra have no structure")
