@@ -124,8 +124,10 @@ def test_every_point_and_scalar_of_a_proof_counts(committed, proof, challenge):
     for name in ("left", "right"):
         moved = dataclasses.replace(inner, **{name: getattr(inner, name) ^ 1})
         _rejects(committed[0], dataclasses.replace(proof, inner=moved), challenge)
-    fewer = dataclasses.replace(inner, rounds=inner.rounds[:-1])
-    _rejects(committed[0], dataclasses.replace(proof, inner=fewer), challenge)
+    for rounds in (inner.rounds[:-1], (*inner.rounds, inner.rounds[0])):
+        _rejects(committed[0], dataclasses.replace(proof, inner=dataclasses.replace(inner, rounds=rounds)), challenge)
+    for crossings in (proof.crossings[:-1], (*proof.crossings, proof.crossings[0])):
+        _rejects(committed[0], dataclasses.replace(proof, crossings=crossings), challenge)
 
 
 def test_any_flipped_bit_of_a_proof_file_is_rejected(committed, proof, challenge):
@@ -281,6 +283,8 @@ def test_commitments_hide_and_bind(model, make_entropy):
         for point in c
     ]
     assert len({point.to_compressed_bytes() for point in points}) == len(points) == 2 * 2 * 6 * 4
+    # No two columns share a blinder, whose commitments could then be compared without it.
+    assert len({blinder for side in first[1].blinders() for blinder in side}) == 2 * 6 * 4
     check_opening(*first)
     for commitment, opening in ((first[0], second[1]), (second[0], first[1])):
         with pytest.raises(DigestMismatch):

@@ -175,6 +175,8 @@ def verify(commitment: Commitment, proof: Proof, challenge: Challenge) -> Verifi
     if len(proof.inner.rounds) != rounds_for(commitment.inner):
         raise _rejected("is for factors of another width")
     statement = Statement.of(commitment, challenge)
+    if len(proof.crossings) != rounds_for(statement.claims + 1):
+        raise _rejected("folds another number of claims")
     transcript = _opened_transcript(commitment, challenge, proof.values)
     equations = _equations(commitment, statement, proof, transcript)
     if not holds(equations, transcript.scalar("equations")):
