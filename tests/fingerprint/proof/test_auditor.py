@@ -72,6 +72,9 @@ def test_the_root_covers_every_matrix_name_and_shape(model, make_entropy):
     first = model.blocks[0]
     for change in ({"layer": 0}, {"query": first.query.reshape(2, 4, 4)}, {"key": first.key.reshape(1, 4, 4)}):
         others.append(dataclasses.replace(model, blocks=(dataclasses.replace(first, **change), model.blocks[1])))
+    # The same rows, divided otherwise between two matrices.
+    moved = dataclasses.replace(first, up=np.concatenate([first.up, first.down[:1]]), down=first.down[1:])
+    others.append(dataclasses.replace(model, blocks=(moved, model.blocks[1])))
     others.append(dataclasses.replace(model, blocks=model.blocks[:1]))
     names = ("other", *model.words.names[1:])
     others.append(dataclasses.replace(model, words=dataclasses.replace(model.words, names=names)))
@@ -168,6 +171,8 @@ def test_claims_beyond_what_two_primes_tell_apart_are_refused():
     claim[0, 0] = 2**53
     assert not is_product(claim, left, right)
     claim[0, 0] = -(2**63)
+    assert not is_product(claim, left, right)
+    claim[0, 0] = int(left[0] @ right[0]) + PRIMES[0] * PRIMES[1]  # the same modulo both
     assert not is_product(claim, left, right)
     with pytest.raises(Unsupported):
         is_product(claim, left << 10, right << 10)

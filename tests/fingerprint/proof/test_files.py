@@ -106,6 +106,8 @@ def test_secrets_are_private_and_never_replaced(tmp_path, make_tiny):
         commit_model(model, tmp_path)
     with pytest.raises(AlreadyExists):
         commit_rows_model(model, tmp_path)
+    with pytest.raises(AlreadyExists):
+        reading.write_secret(tmp_path / "opening.secret", b"other")
     assert (tmp_path / "opening.secret").read_bytes() == kept
     # Nothing public holds a secret.
     public = (tmp_path / "commitment.bin").read_bytes()

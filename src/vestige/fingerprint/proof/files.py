@@ -26,6 +26,7 @@ from vestige.fingerprint.proof.reading import (
     manifest_json,
     manifest_of,
     read_bounded,
+    refuse_existing,
     row_commitment_json,
     row_commitment_of,
     row_key_json,
@@ -86,6 +87,7 @@ def commit_model(model: IntegerModel, folder: Path) -> Commitment:
     ------
     AlreadyExists : the folder holds an opening.
     """
+    refuse_existing(folder / OPENING)
     commitment, opening = commit(model)
     write_secret(folder / OPENING, opening.encode())
     write_bytes(folder / COMMITMENT, commitment.encoded)
@@ -144,6 +146,7 @@ def commit_rows_model(model: IntegerModel, folder: Path) -> None:
     ------
     AlreadyExists : the folder holds a key.
     """
+    refuse_existing(folder / KEY)
     commitment, key = commit_rows(model)
     write_secret(folder / KEY, row_key_json(key).encode())
     write_text(folder / ROOT, row_commitment_json(commitment))

@@ -58,11 +58,8 @@ def write_secret(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SECRET_MODE)
     except OSError as error:
-        if not path.exists():
-            raise _not_written(path, content, error) from error
-        raise AlreadyExists(
-            f"{path} exists.", expected="a new name for a secret.", remedy="choose another folder, or move it away."
-        ) from error
+        refuse_existing(path)
+        raise _not_written(path, content, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -72,6 +69,14 @@ def write_secret(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise _not_written(path, content, error) from error
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise AlreadyExists if there is something of this name."""
+    if path.exists():
+        raise AlreadyExists(
+            f"{path} exists.", expected="a new name for a secret.", remedy="choose another folder, or move it away."
+        )
 
 
 def _not_written(path: Path, content: bytes, error: OSError) -> StorageFailed:
