@@ -15,7 +15,7 @@ from vestige.models.transformer.forward import forward
 from vestige.models.transformer.open import describe
 from vestige.models.weights import WeightSource, open_weights
 
-SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ODD = st.one_of(
     st.none(),
     st.booleans(),
@@ -32,19 +32,7 @@ ODD = st.one_of(
         max_size=4,
     ),
 )
-KINDS = [
-    "llama-yarn",
-    "gemma3",
-    "phi3-long",
-    "mixtral",
-    "qwen2_moe",
-    "gpt2",
-    "gpt_neox",
-    "opt",
-    "bloom",
-    "falcon-40b",
-    "phi",
-]
+KINDS = ["llama-yarn", "gemma3", "phi3-long", "qwen2_moe", "gpt2", "falcon-40b"]
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -154,6 +154,17 @@ def test_reading_takes_the_answer_and_a_window(tmp_path: Path, peak) -> None:
     assert most < 20 << 20
 
 
+def test_a_row_wider_than_a_window_is_read_in_pieces(tmp_path: Path, peak) -> None:
+    """As the experts of a mixture are, stacked in one tensor."""
+    experts = torch.randn(3, 3000, 1000).bfloat16()
+    save_file({"x": experts}, tmp_path / "x.safetensors")
+    weights = open_weights(tmp_path)
+    rows = np.array([2, 0])
+    answer, most = peak(lambda: weights.read("x", rows))
+    np.testing.assert_array_equal(answer, experts[torch.from_numpy(rows)].float().numpy())
+    assert most < answer.nbytes + (16 << 20)
+
+
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file(tensors(), path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from vestige.discover import methods
-from vestige.errors import CorruptFile, InvalidInput, NotFound, Unsupported
+from vestige.errors import CorruptFile, InvalidInput, NotFound, Unsupported, VestigeError
 from vestige.models.transformer import families
 from vestige.models.transformer.block import Transformer
 from vestige.models.transformer.checkpoint import Checkpoint
@@ -111,7 +111,6 @@ def _families() -> dict[str, Family]:
 def _from_path(path: Path) -> Transformer:
     folder = path if path.is_dir() else path.parent
     configuration = folder / CONFIGURATION
-    _refuse_adapter(folder)
     source = open_weights(path)
     if is_gguf(source):
         settings = gguf_settings(source, path.name)
@@ -119,21 +118,22 @@ def _from_path(path: Path) -> Transformer:
         family = Gguf()
         return StoredTransformer(checkpoint, family, family.outline(checkpoint), partial(gguf_tokens, source))
     if not configuration.is_file():
-        raise NotFound(
-            f"There is no {CONFIGURATION} beside the weights in {folder}.",
-            expected="a folder of transformers, or a GGUF file.",
-            remedy="fetch the whole folder; a bare file of weights does not say how many heads it has.",
-        )
+        raise _without_settings(folder)
     return describe(source, _read(configuration), str(configuration), partial(tokens_of_folder, folder))
 
 
-def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").is_file() and not (folder / CONFIGURATION).is_file():
-        raise Unsupported(
+def _without_settings(folder: Path) -> VestigeError:
+    if (folder / "adapter_config.json").is_file():
+        return Unsupported(
             f"{folder} holds an adapter, not a model.",
             expected="a whole model.",
             remedy="merge the adapter into its model first (peft's merge_and_unload) and save that.",
         )
+    return NotFound(
+        f"There is no {CONFIGURATION} beside the weights in {folder}.",
+        expected="a folder of transformers, or a GGUF file.",
+        remedy="fetch the whole folder; a bare file of weights does not say how many heads it has.",
+    )
 
 
 def _read(path: Path) -> Mapping[str, Any]:

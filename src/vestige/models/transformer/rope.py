@@ -17,6 +17,9 @@ from vestige.models.transformer.settings import Settings
 Frequencies = npt.NDArray[np.float64]
 
 KNOWN = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+_TRAINED = "original_max_position_embeddings"
+_SHARES = ("partial_rotary_factor", "rotary_pct")
+_BASES = ("rope_theta", "rotary_emb_base")
 
 
 def rotary(settings: Settings, head_width: int, layer: str | None = None) -> Rotary:
@@ -43,13 +46,6 @@ def rotary(settings: Settings, head_width: int, layer: str | None = None) -> Rot
     longest = settings.number("max_position_embeddings", default=2048)
     trained = next((s.number(_TRAINED) for s in (given, settings) if s.has(_TRAINED)), longest)
     return stretched(given, base, width, longest, trained)
-
-
-_TRAINED = "original_max_position_embeddings"
-
-
-_SHARES = ("partial_rotary_factor", "rotary_pct")
-_BASES = ("rope_theta", "rotary_emb_base")
 
 
 def plain(base: float, width: int) -> Frequencies:
@@ -119,8 +115,8 @@ def _yarn(frequencies: Frequencies, given: Settings, factor: float, trained: flo
     if given.flag("truncate", default=True):
         low, high = floor(low), ceil(high)
     low, high = max(low, 0), min(high, width - 1)
-    stretched = np.clip((np.arange(len(frequencies)) - low) / (high - low or 0.001), 0, 1)
-    return frequencies * (1 - stretched + stretched / factor)
+    share = np.clip((np.arange(len(frequencies)) - low) / (high - low or 0.001), 0, 1)
+    return frequencies * (1 - share + share / factor)
 
 
 def _yarn_magnitude(given: Settings, factor: float) -> float:

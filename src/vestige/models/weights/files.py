@@ -156,13 +156,8 @@ class FileWeights(WeightSource):
 
     def _read_all(self, name: str, stored: Stored) -> FloatArray:
         out = np.empty(stored.elements, np.float32)
-        per_block, step = stored.format.elements, max(1, _WINDOW // stored.format.elements)
         with stored.file.open() as file:
-            for start in range(0, stored.elements // per_block, step):
-                part = out[start * per_block : (start + step) * per_block]
-                end = start + part.size // per_block
-                raw = _map(file, stored, start * stored.format.size, end * stored.format.size)
-                _decode(raw, stored, part, name)
+            _fill(out, file, stored, 0, name)
         return out.reshape(stored.shape)
 
     def _read_rows(self, name: str, stored: Stored, rows: IndexArray) -> FloatArray:
@@ -171,7 +166,11 @@ class FileWeights(WeightSource):
         out = np.empty((len(rows), width), np.float32)
         order = np.argsort(rows, kind="stable")
         with stored.file.open() as file:
-            for begin, end in _close_together(rows[order], max(1, _WINDOW // width)):
+            if width >= _WINDOW:
+                for row, place in zip(rows, out, strict=True):
+                    _fill(place, file, stored, int(row) * size, name)
+                return out.reshape(len(rows), *shape)
+            for begin, end in _close_together(rows[order], _WINDOW // width):
                 taken = rows[order[begin:end]]
                 first, last = int(taken[0]), int(taken[-1])
                 raw = _map(file, stored, first * size, (last + 1) * size).reshape(-1, size)
@@ -203,6 +202,16 @@ def _close_together(ascending: IndexArray, reach: int) -> Iterator[tuple[int, in
 
 def _places(tensors: Iterable[Stored]) -> str:
     return ", ".join(sorted({stored.file.path.name for stored in tensors})) or "files without tensors"
+
+
+def _fill(out: FloatArray, file: BufferedReader, stored: Stored, start: int, name: str) -> None:
+    """Decode what lies from byte ``start`` of a tensor on into ``out``, a window at a time."""
+    elements, size = stored.format.elements, stored.format.size
+    step = _WINDOW // elements * elements
+    for place in range(0, out.size, step):
+        part = out[place : place + step]
+        begin = start + place // elements * size
+        _decode(_map(file, stored, begin, begin + part.size // elements * size), stored, part, name)
 
 
 def _map(file: BufferedReader, stored: Stored, start: int, end: int) -> Bytes:

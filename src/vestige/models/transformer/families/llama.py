@@ -225,7 +225,9 @@ def _rotary(settings: Settings, heads: Heads, sliding: bool, index: int) -> Rota
 def _with_feed(block: Block, layer: Layer, settings: Settings, kind: _Kind, width: int) -> Block:
     """The block with its feed-forward part, or its experts."""
     default = "gelu_pytorch_tanh" if kind.gemma else "silu"
-    activation = settings.activation("hidden_activation", *(() if kind.gemma else ("hidden_act",)), default=default)
+    activation = settings.activation("hidden_activation", "hidden_act", default=default)
+    if kind.gemma and activation is Activation.GELU:
+        activation = Activation.GELU_TANH  # what Gemma's first settings mean by gelu
     mixture = next((name for name in ("mlp", "block_sparse_moe") if layer.has(f"{name}.gate.weight")), None)
     if mixture is None:
         return replace(block, experts=(_feed(layer, "mlp", width, activation),))
