@@ -18,9 +18,11 @@ from vestige.data.images import to_uint8
 from vestige.errors import BadWeights, CorruptFile, InvalidInput, NotFound
 from vestige.models.adapters.stylegan2.files import StyleGan2Weights, load_stylegan2, read_stylegan2, shapes
 from vestige.models.adapters.stylegan2.form import StyleGan2Form, config_f
+from vestige.models.adapters.stylegan2.gan import stylegan2_gan
 from vestige.models.adapters.stylegan2.layers import Modulated, smooth, upsample
 from vestige.models.adapters.stylegan2.names import official_names, ported_names
 from vestige.models.adapters.stylegan2.network import StyleGan2, Truncation
+from vestige.randomness import Stream, normal
 
 FORM = StyleGan2Form(channels=(4, 3, 2), latent=5, style=6, mapping_layers=3)
 LABELLED = dataclasses.replace(FORM, classes=3, clamp=0.9, image_channels=1, mapping_rate=0.5)
@@ -252,6 +254,21 @@ def test_senseless_requests_are_refused() -> None:
         made().synthesis(torch.zeros(1, 5, 6, dtype=torch.float64))
     with pytest.raises(InvalidInput, match="6 styles and 0 noises"):
         made().synthesis(torch.zeros(1, 6, 6, dtype=torch.float64), [])
+
+
+@pytest.mark.parametrize("form", [FORM, dataclasses.replace(LABELLED, clamp=None)], ids=["plain", "labels"])
+def test_it_is_a_gan_like_any_other(form: StyleGan2Form) -> None:
+    network = made(form).float()
+    gan, half = stylegan2_gan(network), stylegan2_gan(network, Truncation(0.5), batch_size=2)
+    assert (gan.shape, gan.classes) == ((form.image_channels, 16, 16), form.classes)
+    rows = np.array([4, 0, 9])
+    z = torch.from_numpy(normal(3, Stream.SAMPLE, rows, (form.latent,)))
+    labels = torch.from_numpy(rows % 3) if form.classes else None
+    for found, truncation in ((gan, Truncation()), (half, Truncation(0.5))):
+        with torch.no_grad():
+            expected = to_uint8(network(z, labels, truncation))
+        assert np.abs(found.sample(rows, 3).astype(int) - expected).max() <= 1
+    assert gan.digest != half.digest
 
 
 def weights_of(form: StyleGan2Form = FORM) -> StyleGan2Weights:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vestige.errors import InvalidInput
-from vestige.fingerprint.portrait.public import directed, gaussian
+from vestige.fingerprint.portrait.public import directed, orthonormal
 from vestige.metrics.interval import Interval, wilson
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -27,9 +27,9 @@ class VectorCode:
 
     Parameters
     ----------
-    kin : 60 bits, each the side of a fixed random plane on which the vector lies (Charikar 2002, STOC, random
-        hyperplane hashing): vectors at an angle a differ in a share a / pi of them, so relatives have similar codes
-        and strangers agree in half of the bits. Anyone may search for weights with a wanted one: it is no proof.
+    kin : 60 bits: on which side of 60 public planes, random and orthogonal, the vector lies (Charikar 2002, random
+        hyperplane hashing). Vectors at an angle a differ in a share a / pi of them, so relatives have similar codes and
+        strangers agree in half of the bits. Anyone may search for weights with a wanted one: it is no proof.
     exact : 80 bits of SHA-256 over the vector in steps of an eighth of its root mean square: another vector, however
         near, almost surely has another one. It changes with a number that lies at the edge of a step by rounding.
     """
@@ -46,7 +46,7 @@ class VectorCode:
         InvalidInput : it is no row of finite numbers, or zero.
         """
         values = directed(vector)
-        sides = gaussian(_SEED, KIN_BITS, values.size, _DRAW) @ values > 0
+        sides = orthonormal(_SEED, KIN_BITS, values.size, _DRAW) @ values > 0
         steps = np.clip(np.rint(values * _STEPS), -127, 127).astype(np.int8)
         digest = hashlib.sha256(f"{steps.size}|".encode() + steps.tobytes()).digest()
         exact = np.unpackbits(np.frombuffer(digest, np.uint8))[:EXACT_BITS]
