@@ -80,6 +80,12 @@ def test_what_was_done_is_undone_and_named(model, plan, kind, steps, named):
     assert {done.transformation for done in found.undone} == named
 
 
+def test_an_extended_vocabulary_seen_from_the_other_side_is_a_trimmed_one(model, plan):
+    base = model(layers=4)
+    found = compare(ExtendVocabulary(9).apply(base, 0), base, plan=plan)
+    assert [(done.transformation, done.amount) for done in found.undone] == [(T.VOCABULARY_TRIMMED, 9)]
+
+
 def test_amounts_are_what_was_done(model, plan):
     base = model(layers=5)
     steps = (RowOverwrite(32), ResidualScale(2.5), DropLayers(2), ExtendVocabulary(7))

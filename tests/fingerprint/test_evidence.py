@@ -71,10 +71,12 @@ def test_a_model_is_itself_and_evidence_says_what_it_is(model, pair, evidence):
 
 def test_independent_models_lie_within_what_chance_allows(model, pair, evidence):
     values = [evidence.measure(pair(deep(model), deep(model, seed=seed))) for seed in (1, 2, 3)]
+    if isinstance(evidence, ParameterCosine):  # gains lie near one in all models, a known fault of the method
+        assert min(found.value for found in values) > 0.1
+        return
     for found in values:
-        # States of all models that read the same tokens are alike, and so are gains: known faults of the methods.
-        faulty = isinstance(evidence, ReefLike | ParameterCosine)
-        assert (abs(found.value) < 5 * found.deviation) != faulty
+        # States of models that read the same tokens are alike for that reason alone.
+        assert abs(found.value) < (1.0 if isinstance(evidence, ReefLike) else 5 * found.deviation)
 
 
 def test_every_symmetry_leaves_our_evidence_alone(model, pair, our_evidence):

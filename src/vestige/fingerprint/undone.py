@@ -19,6 +19,7 @@ class Transformation(Enum):
 
     VOCABULARY_PERMUTED = "vocabulary permuted"
     VOCABULARY_EXTENDED = "vocabulary extended"
+    VOCABULARY_TRIMMED = "vocabulary trimmed"
     ROWS_OVERWRITTEN = "rows of the embedding overwritten"
     RESIDUAL_PERMUTED = "residual stream permuted"
     RESIDUAL_SIGNS = "signs of the residual stream flipped"
@@ -61,7 +62,7 @@ _SHIFTED = 0.02
 
 
 def of_words(pair: Pair) -> list[Undone]:
-    """Reordered and added tokens."""
+    """Reordered, added and missing tokens."""
     ours, theirs = pair.words
     if not len(ours):
         return []
@@ -69,10 +70,11 @@ def of_words(pair: Pair) -> list[Undone]:
     moved = float(np.mean(np.argsort(theirs.rows, kind="stable") != np.arange(len(theirs))))
     if moved > 0:
         found.append(Undone(Transformation.VOCABULARY_PERMUTED, moved))
-    added = pair.second.words - len(ours)
-    if added > 0:
-        found.append(Undone(Transformation.VOCABULARY_EXTENDED, float(added), "tokens"))
-    return found
+    counts = {
+        Transformation.VOCABULARY_EXTENDED: pair.second.words - len(ours),
+        Transformation.VOCABULARY_TRIMMED: pair.first.words - len(ours),
+    }
+    return [*found, *(Undone(kind, float(count), "tokens") for kind, count in counts.items() if count)]
 
 
 def of_residual(alignment: Alignment) -> list[Undone]:

@@ -43,7 +43,15 @@ KINDS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "llama-linear": ("llama", {**MODERN, **stretched("linear")}),
         "llama-dynamic": ("llama", {**MODERN, **stretched("dynamic")}),
         "llama-3": ("llama", {**MODERN, **stretched("llama3", low_freq_factor=1.0, high_freq_factor=4.0)}),
-        "llama-yarn": ("llama", {**MODERN, **stretched("yarn")}),
+        "llama-yarn": (
+            "llama",
+            {
+                **MODERN,
+                **stretched("yarn", original_max_position_embeddings=4096),
+                "max_position_embeddings": 32768,
+                "head_dim": 16,
+            },
+        ),
         "mistral": ("mistral", {**MODERN, "sliding_window": 4}),
         "qwen2": ("qwen2", {**MODERN, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}),
         "qwen3": ("qwen3", {**MODERN, "head_dim": 16}),

@@ -223,6 +223,7 @@ LIES = {
     "gap": ({"x": {**GOOD, "data_offsets": [4, 20]}}, bytes(20)),
     "rest": ({"x": GOOD}, bytes(20)),
     "overlap": ({"x": GOOD, "y": {**GOOD, "data_offsets": [8, 24]}}, bytes(24)),
+    "overlap that adds up": ({"x": GOOD, "y": {**GOOD, "data_offsets": [8, 24]}}, bytes(32)),
     "same place": ({"x": GOOD, "y": GOOD}, bytes(16)),
     "no table for a tensor": ({"x": 3}, bytes(16)),
     "metadata": ({"__metadata__": {"a": 1}, "x": GOOD}, bytes(16)),

@@ -24,8 +24,8 @@ class ProductSpectra(Evidence):
 
     Smooth spectra are alike in all models of one make; what marks one model is how each order statistic departs from
     the smooth curve. A polynomial in the normal quantile of the rank is taken off each log spectrum, then the mean
-    over matched layers. For independent matrices the departures are independent; they are correlated along the ranks, which
-    the deviation takes into account (Bartlett 1935: ``Var r = (1 + 2 sum_k rho_k rho'_k) / n``).
+    over matched layers. For independent matrices the departures are independent; they are correlated along the ranks,
+    which the deviation takes into account (Bartlett 1935: ``Var r = (1 + 2 sum_k rho_k rho'_k) / n``).
 
     Parameters
     ----------
