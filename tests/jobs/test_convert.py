@@ -240,6 +240,11 @@ def test_settings_beside_the_sizes_are_read_where_the_layers_keep_them(
             module.bias_gain = np.float64(0.02)  # numpy's numbers are pickled as calls
     found = convert(write(official(made)), tmp_path / "b.safetensors").weights.form
     assert (found.clamp, found.mapping_rate) == (None, 0.02)
+    for wrong in (-1.0, "x", 0):
+        for index in range(2):
+            made.get_submodule(f"mapping.fc{index}").bias_gain = wrong
+        with pytest.raises(CorruptFile, match="mapping_rate"):
+            convert(write(official(made)), tmp_path / "c.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -273,9 +278,11 @@ def test_declared_sizes_and_tensors_must_agree(
         ("synthesis.b8.conv0", "activation", "relu", Unsupported, r"sets synthesis\.b8\.conv0\.activation"),
         ("synthesis.b8.conv0", "use_noise", 1, Unsupported, r"sets synthesis\.b8\.conv0\.use_noise"),
         ("synthesis.b8.conv0", "resample_filter", TAPS * 2, Unsupported, r"taps than \[1, 3, 3, 1\]"),
-        ("synthesis.b4.conv1", "conv_clamp", "x", CorruptFile, "clamp"),
+        ("synthesis.b4.conv1", "conv_clamp", "x", Unsupported, "conv_clamp differently"),
+        ("synthesis.b4.conv1", "conv_clamp", None, Unsupported, "conv_clamp differently"),
         ("synthesis.b4.conv1", "noise_const", torch.full((4, 4), float("inf")), BadWeights, "not finite"),
-        ("mapping.fc0", "bias_gain", -1.0, CorruptFile, "mapping_rate"),
+        ("mapping.fc0", "bias_gain", -1.0, Unsupported, "bias_gain differently"),
+        ("mapping", "_non_persistent", 1 << 300, CorruptFile, "256 bits"),
     ],
 )
 def test_other_networks_are_refused(
@@ -298,7 +305,7 @@ def test_files_without_a_generator_are_refused(write: Callable[..., Path], tmp_p
     for value in (None, {}, {"G_ema": 3}, [1], {"g_ema": 3}):
         with pytest.raises(Unsupported, match="no generator under G_ema"):
             convert(write(pickle.dumps(value)), out)
-    with pytest.raises(Unsupported, match="ways that StyleGAN2 does not know"):
+    with pytest.raises(Unsupported, match=r"\(Generator\) is no StyleGAN2 as it is known here: no synthesis"):
         convert(write(official(part("Generator", {}, _init_kwargs={}))), out)
     with pytest.raises(BadWeights, match=r"input\.input"):
         convert(write(pickle.dumps({"g_ema": {"a": torch.ones(2)}})), out)
@@ -339,8 +346,9 @@ def plant(where: str, evil: object) -> bytes:
         tensor = Evil(torch._utils._rebuild_tensor_v2, (storage, 0, (8, 8), (8, 1), False, {}))
         made.get_submodule("synthesis.b8.conv1")._buffers["noise_const"] = tensor
     elif where == "build":
-        base = torch.randn(8, 8)
-        call = (torch._utils._rebuild_tensor_v2, (base.storage(), 0, (8, 8), (8, 1), False, {}), {"state": evil})
+        numbers = torch.randn(64).untyped_storage()
+        base = torch.storage.TypedStorage(wrap_storage=numbers, dtype=torch.float32, _internal=True)
+        call = (torch._utils._rebuild_tensor_v2, (base, 0, (8, 8), (8, 1), False, {}), {"state": evil})
         made.get_submodule("synthesis.b8.conv1")._buffers["noise_const"] = Evil(*call)
     return official(made)
 

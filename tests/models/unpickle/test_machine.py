@@ -201,6 +201,7 @@ def test_opcodes_that_no_weights_need_are_refused(content: bytes, opcode: str) -
         b"\x8b\xff\xff\xff\xff.",
         b"\x80\x07N.",
         b"G\x00.",
+        b"\x8a\x22" + b"\x01" * 34 + b".",
     ],
 )
 def test_senseless_programs_are_refused(content: bytes) -> None:

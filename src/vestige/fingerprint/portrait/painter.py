@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ class Painter:
             )
         object.__setattr__(self, "network", copy.deepcopy(self.network).double().requires_grad_(False).eval())
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of weights, truncation and seed."""
         weights = digest_tensors(self.network.state_dict())

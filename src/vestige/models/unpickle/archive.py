@@ -208,14 +208,14 @@ _OF_ZIPFILE = (EOFError, ValueError, IndexError, KeyError, OSError, RuntimeError
 """What else zipfile raises: RuntimeError for encrypted entries and, as NotImplementedError, for unknown ones."""
 
 
-def _storage_of_its_own(content: object, what: str) -> Array:
+def _storage_of_its_own(content: object, what: str) -> Array | None:
     """The storage that a plain pickle holds as the bytes of a file in torch's older format."""
     if not isinstance(content, bytes):
         raise damaged(what, "a storage that is not made of bytes")
     archive = _legacy(content, _STORAGES_ONLY, what)
     if not isinstance(archive.value, PersistentId):
         raise damaged(what, "a storage that is none")
-    return archive.storages[Reference.read(archive.value, what).key]
+    return archive.storages.get(Reference.read(archive.value, what).key)
 
 
 def _kind(name: Name, what: str) -> str:

@@ -24,6 +24,9 @@ DEEPEST = 200
 PROTOCOLS = range(2, 6)
 """Protocols of pickle that are read; 0 and 1 have no number."""
 
+WIDEST = 256
+"""Bits of an integer."""
+
 _KEYS = (str, int, float, bool, bytes, type(None))
 """Types of dictionary keys: nothing whose hash could depend on, or descend into, the file's own structures."""
 
@@ -97,7 +100,7 @@ def read_pickle(file: BytesIO, expected: Expected, what: str) -> Said:
     Raises
     ------
     Unsupported : it names a global that is not expected, or uses an opcode of which no weights have need.
-    CorruptFile : it is cut short, damaged, or has more than 2,000,000 opcodes or 200 open marks.
+    CorruptFile : it is cut short, damaged, or has more than 2,000,000 opcodes, 200 open marks or 256 bits a number.
     """
     machine = _Machine(expected, what)
     try:
@@ -140,6 +143,8 @@ class _Machine:
     def step(self, name: str, argument: Any) -> None:
         """Follow one opcode."""
         if name in _LITERALS:
+            if isinstance(argument, int) and argument.bit_length() > WIDEST:
+                raise damaged(self.what, f"an integer of more than {WIDEST} bits")
             self.stack.append(argument)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())

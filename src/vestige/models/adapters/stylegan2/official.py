@@ -6,6 +6,8 @@ the source is never looked at. What is read is checked against the sizes that th
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -28,6 +30,8 @@ _NUMBERS = {"f8": "<f8", "f4": "<f4", "i8": "<i8", "i4": "<i4"}
 
 _ONLY: Final[dict[str, object]] = {"activation": "lrelu", "architecture": "skip", "use_noise": True}
 """Settings that this implementation has in one way only."""
+
+_RATE, _CLAMP = re.compile(r"mapping\.fc\d+\.bias_gain"), re.compile(r"synthesis\.b\d+\.\w+\.conv_clamp")
 
 _LINEAR = ("affine", "embed")
 """Layers without a rectifier."""
@@ -121,22 +125,10 @@ def _form(generator: Recorded, contents: Contents) -> StyleGan2Form:
     """The sizes that the file declares."""
     given = generator.arguments
     mapping, nested = _dictionary(given.get("mapping_kwargs")), _dictionary(given.get("synthesis_kwargs"))
-    drawing = {name: value for name, value in given.items() if name in _DRAWING | _SPEED} | nested
-    known = _SIZES | _DRAWING | _SPEED | {"mapping_kwargs", "synthesis_kwargs"}
-    strange = [*(set(given) - known), *(set(nested) - _DRAWING - _SPEED), *(set(mapping) - _MAPPING)]
-    if strange or "synthesis.b4.const" not in contents.tensors:
-        named = f" ({', '.join(printable(str(name)) for name in sorted(strange, key=str)[:5])})" if strange else ""
-        raise _other(contents.what, f"is set in ways that StyleGAN2 does not know{named}")
-    for path, value in contents.attributes.items():
-        module, _, name = path.rpartition(".")
-        only = "linear" if name == "activation" and module.endswith(_LINEAR) else _ONLY.get(name)
-        if only is not None and (type(value) is not type(only) or value != only):
-            raise _other(contents.what, f"sets {printable(path)}")
-    style = _whole(given, "w_dim", 512)
+    _refuse_others(generator, contents, mapping, nested)
+    drawing, style = {**given, **nested}, _whole(given, "w_dim", 512)
     if any(mapping.get(name) not in (None, style) for name in ("embed_features", "layer_features")):
         raise _other(contents.what, "has mapping layers of other widths than the style")
-    rate = _number(contents.attributes.get("mapping.fc0.bias_gain", mapping.get("lr_multiplier", 0.01)))
-    clamp = contents.attributes.get("synthesis.b4.conv1.conv_clamp", drawing.get("conv_clamp"))
     try:
         return StyleGan2Form(
             channels=config_f(
@@ -148,12 +140,35 @@ def _form(generator: Recorded, contents: Contents) -> StyleGan2Form:
             style=style,
             classes=_whole(given, "c_dim", 0),
             mapping_layers=_whole(mapping, "num_layers", 8),
-            mapping_rate=rate,
+            mapping_rate=_agreed(contents, _RATE, mapping.get("lr_multiplier", 0.01)) or 0.0,
             image_channels=_whole(given, "img_channels", 3),
-            clamp=None if clamp is None else _number(clamp),
+            clamp=_agreed(contents, _CLAMP, drawing.get("conv_clamp")),
         )
     except InvalidInput as error:
         raise _incomplete(contents.what, error.found) from error
+
+
+def _refuse_others(generator: Recorded, contents: Contents, mapping: Values, nested: Values) -> None:
+    """Raise Unsupported for settings that are unknown here or otherwise than this implementation has them."""
+    known = _SIZES | _DRAWING | _SPEED | {"mapping_kwargs", "synthesis_kwargs"}
+    strange = {*(set(generator.arguments) - known), *(set(nested) - _DRAWING - _SPEED), *(set(mapping) - _MAPPING)}
+    if strange or "synthesis.b4.const" not in contents.tensors:
+        named = ", ".join(printable(name) for name in sorted(strange)[:5]) or "no synthesis.b4.const"
+        raise _other(contents.what, f"({printable(generator.kind)}) is no StyleGAN2 as it is known here: {named}")
+    for path, value in contents.attributes.items():
+        module, _, name = path.rpartition(".")
+        only = "linear" if name == "activation" and module.endswith(_LINEAR) else _ONLY.get(name)
+        if only is not None and (type(value) is not type(only) or value != only):
+            raise _other(contents.what, f"sets {printable(path)}")
+
+
+def _agreed(contents: Contents, pattern: re.Pattern[str], otherwise: object) -> float | None:
+    """The number, or None, that all attributes of that name hold: what a layer keeps is what it computes with."""
+    held = [value for path, value in contents.attributes.items() if pattern.fullmatch(path)] or [otherwise]
+    numbers = {None if value is None else _number(value) for value in held}
+    if len(numbers) > 1:
+        raise _other(contents.what, f"sets {pattern.pattern} differently from layer to layer")
+    return numbers.pop()
 
 
 def _dictionary(node: object) -> Values:
@@ -177,7 +192,7 @@ def _number(node: object) -> float:
         code = _NUMBERS.get(str(kind.args[0])) if isinstance(kind, Called) and kind.args else None
         if code is not None and isinstance(content, bytes) and len(content) == np.dtype(code).itemsize:
             return float(np.frombuffer(content, code)[0])
-    return float("nan")
+    return math.nan
 
 
 def _other(what: str, how: str) -> Unsupported:
@@ -190,7 +205,7 @@ def _other(what: str, how: str) -> Unsupported:
 
 def _incomplete(what: str, reason: str) -> CorruptFile:
     return CorruptFile(
-        f"{what} does not hold a whole generator: {reason}",
+        f"{what} does not hold a whole generator: {reason.rstrip('.')}.",
         expected="a pickle of StyleGAN2-ADA for PyTorch with the networks G, D and G_ema.",
         remedy="download it again.",
     )

@@ -43,13 +43,11 @@ def ported_weights(archive: Archive) -> StyleGan2Weights | None:
     form, mean = _form(found, archive.what), value.get("latent_avg")
     tensors = _renamed(found, form, archive.what)
     known = archive.is_tensor(mean)
-    tensors["mapping.mean"] = torch.from_numpy(archive.tensor(mean).astype(np.float32)) if known else _none(form)
+    tensors["mapping.mean"] = (
+        torch.from_numpy(archive.tensor(mean).astype(np.float32)) if known else torch.zeros(form.style)
+    )
     weights = StyleGan2Weights(form, tensors)
     return weights if known else StyleGan2Weights(form, {**tensors, "mapping.mean": mean_style(weights)})
-
-
-def _none(form: StyleGan2Form) -> Tensor:
-    return torch.zeros(form.style)
 
 
 def _form(found: dict[str, Tensor], what: str) -> StyleGan2Form:
