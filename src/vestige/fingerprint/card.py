@@ -12,7 +12,7 @@ from vestige.errors import EmptySet, InvalidInput
 from vestige.fingerprint.encoder import Sketch
 from vestige.fingerprint.fold import Doubles, unused_directions
 from vestige.fingerprint.profile import RANKS, Profile, profile
-from vestige.fingerprint.similarity import Layer
+from vestige.fingerprint.similarity import Layer, flattened
 from vestige.fingerprint.terms import BlockTerms, Entry, Term
 from vestige.fingerprint.words import BANDS, Band, Hashes, Sampled, Words
 from vestige.models.transformer.block import Block, Transformer
@@ -35,15 +35,16 @@ class Plan:
     sketch : encodes the last layers.
     bands : tokens of the vectors, the first of which is the one that stands for the model.
     last : how many layers from the end the vectors are made of.
-    layer_sketch, layer_tokens : encode every layer over a few tokens, so that layers can be matched.
+    layer_sketch, layer_tokens : encode the flattened terms of every layer over a few tokens, so that layers can be
+        matched and models told apart that were trained on the same data.
     every_layer : read all layers; off, only the last ones, and the card matches no layers and holds no spectra.
     """
 
     sketch: Sketch = field(default_factory=Sketch)
     bands: tuple[Band, ...] = tuple(BANDS)
     last: int = 2
-    layer_sketch: Sketch = field(default_factory=lambda: Sketch(size=64))
-    layer_tokens: Sampled = field(default_factory=lambda: Sampled(count=512))
+    layer_sketch: Sketch = field(default_factory=lambda: Sketch(size=96))
+    layer_tokens: Sampled = field(default_factory=lambda: Sampled(count=256))
     every_layer: bool = True
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class Fingerprint:
     architecture, depth, width, vocabulary, digest : of the model; the digest identifies every weight.
     sketch_size, sketch_seed, last : of the vectors.
     bands : one vector a band of tokens, the one that stands for the model first.
-    layers : sketch [depth, 3, m] of every layer; [0, 3, m] where only the last ones were read.
+    layers : sketch [depth, 3, m] of the flattened terms of every layer; [0, 3, m] where only the last ones were read.
     spectra, strengths : [depth, 3, RANKS] and [depth, 3], see :class:`vestige.fingerprint.profile.Profile`.
     least_words : the smallest hashes of the model's tokens, ascending: enough to estimate which share two models have.
     words : number of usable tokens.
@@ -169,7 +170,8 @@ class _LayerWork:
     def read(self, block: Block, terms: BlockTerms) -> None:
         """Add one layer."""
         layer = Layer(terms, self.entry)
-        encoded = [self.sketch.encode(layer, *pair) for pair in zip(_TERMS, self.directions, strict=True)]
+        pairs = zip(_TERMS, self.directions, strict=True)
+        encoded = [self.sketch.encode_flat(flattened(layer, term), directions) for term, directions in pairs]
         self.sketches.append(np.array(encoded))
         self.profiles.append(profile(block, self.unused))
 

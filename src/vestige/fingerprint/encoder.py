@@ -19,7 +19,7 @@ from scipy.special import ndtri
 
 from vestige.errors import InvalidInput
 from vestige.fingerprint.fold import Doubles
-from vestige.fingerprint.similarity import Inner, Layer, Outer
+from vestige.fingerprint.similarity import Flat, Inner, Layer, Outer
 from vestige.fingerprint.terms import Term
 from vestige.fingerprint.words import Words
 from vestige.models.transformer.block import Matrix
@@ -88,6 +88,12 @@ class Sketch:
         length = math.sqrt(max(norm.value, 0.0))
         sketch = np.sum(left.centred * right.centred, axis=0)
         return sketch / length if length > 0 else np.zeros(self.size)
+
+    def encode_flat(self, flat: Flat, directions: Directions) -> Doubles:
+        """The sketch [size] of a flattened term, of length 1 as the others; zeros where the term is zero."""
+        first, second = (side.astype(np.float64) for side in (directions.first, directions.second))
+        sketch = np.sum((flat.left.T @ first) * (flat.right.T @ second), axis=0)
+        return sketch / math.sqrt(max(flat.left.shape[1], 1))
 
     def mixed(self, vector: npt.NDArray[np.floating]) -> Doubles:
         """The vector [n] rotated and scaled to entries of mean square 1, nearly normal; cosines are kept.

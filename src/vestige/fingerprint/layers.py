@@ -13,8 +13,15 @@ import numpy as np
 
 from vestige.fingerprint.fold import Doubles
 
-LEVEL = 0.3
-"""Layers whose similarity is lower are not matched: far above the noise of a sketch, far below any offspring."""
+LEAST = 0.1
+"""Layers whose similarity is lower are never matched."""
+_DEVIATIONS = 3.5
+"""Layers are matched from so many deviations of a sketch on: of a thousand unrelated pairs hardly one gets there."""
+
+
+def level_of(numbers: int) -> float:
+    """The least similarity at which layers are matched by sketches of so many numbers, whose error is 1 / sqrt(n)."""
+    return max(LEAST, _DEVIATIONS * numbers**-0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +42,7 @@ class LayerMatch:
         return tuple(sorted(set(range(self.similarity.shape[1])) - {pair[1] for pair in self.pairs}))
 
 
-def match_layers(similarity: Doubles, level: float = LEVEL) -> LayerMatch:
+def match_layers(similarity: Doubles, level: float) -> LayerMatch:
     """The increasing matching of rows and columns of ``similarity`` [m, n] with the largest sum above ``level``."""
     rows, columns = similarity.shape
     gain = np.where(np.isfinite(similarity), similarity, -np.inf) - level

@@ -12,7 +12,7 @@ import numpy as np
 from vestige.errors import InvalidInput, Unsupported
 from vestige.fingerprint.alignment import Alignment, align
 from vestige.fingerprint.card import Fingerprint
-from vestige.fingerprint.layers import LayerMatch, cosines, match_layers
+from vestige.fingerprint.layers import LayerMatch, cosines, level_of, match_layers
 from vestige.fingerprint.terms import EXACT, Entry, Recipe
 from vestige.fingerprint.words import Band, Sampled, Words, shared
 from vestige.models.transformer.block import Block, Transformer
@@ -89,8 +89,8 @@ class Pair:
     @cached_property
     def match(self) -> LayerMatch | None:
         """Which layer became which, from the sketches of all layers; None where the cards hold none."""
-        sketches = [card.layers.reshape(len(card.layers), -1) for card in (self.first, self.second)]
-        return match_layers(cosines(*sketches)) if min(map(len, sketches)) else None
+        first, second = (card.layers.reshape(len(card.layers), -1) for card in (self.first, self.second))
+        return match_layers(cosines(first, second), level_of(first.shape[1])) if len(first) and len(second) else None
 
     @property
     def layers_match(self) -> bool:

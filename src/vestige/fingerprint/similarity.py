@@ -141,3 +141,48 @@ def term_cosine(first: Layer, second: Layer, term: Term) -> TermCosine:
         return TermCosine(math.nan, math.nan)
     deviation = max(chance.value / norm for chance, norm in zip(chances, norms, strict=True))
     return TermCosine(cross.value / (norms[0] * norms[1]), deviation)
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A term with all its singular values made equal, ``left right^T``: both [K, k] with orthonormal columns."""
+
+    left: Doubles
+    right: Doubles
+
+
+_ROUNDING = 1e-5
+"""Singular values below this share of the largest hold little but rounding of float32."""
+
+
+def flattened(layer: Layer, term: Term) -> Flat:
+    """The double-centred term ``U S V^T`` as ``U V^T``, its polar factor.
+
+    The few largest singular values of a term hold what the data taught, which independent models share; one by one,
+    its other directions are as many marks of one training run. Only as many tokens as fit are meant: the factors of
+    all are held at once, and the cost is that of a singular value decomposition of the smaller of K and r.
+    """
+    parts = [(left, right) for _, left, right in layer.factors(term)]
+    left, right = (np.concatenate(side).astype(np.float64) for side in zip(*parts, strict=True))
+    left, right = left - left.mean(0), right - right.mean(0)
+    if len(left) <= left.shape[1]:
+        first, values, second = np.linalg.svd(left @ right.T)
+        second = second.T
+    else:
+        (base, upper), (other, lower) = np.linalg.qr(left), np.linalg.qr(right)
+        inner, values, outer = np.linalg.svd(upper @ lower.T)
+        first, second = base @ inner, other @ outer.T
+    kept = values > _ROUNDING * max(float(values[0]), np.finfo(np.float64).tiny)
+    return Flat(first[:, : len(values)][:, kept], second[:, : len(values)][:, kept])
+
+
+def flat_cosine(first: Flat, second: Flat) -> float:
+    """Cosine of two flattened terms over the same tokens; NaN where one is zero.
+
+    Were one turned at random in the space that its tokens span, of d dimensions, it would have mean 0 and a deviation
+    of at most ``1 / d``: with Haar W, ``E tr(C W)^2 = |C|^2 / d``, and |C|^2 is at most the number of directions.
+    """
+    size = first.left.shape[1] * second.left.shape[1]
+    if size == 0:
+        return math.nan
+    return float(np.sum((first.left.T @ second.left) * (first.right.T @ second.right))) / math.sqrt(size)

@@ -212,6 +212,22 @@ def test_zip_files_that_torch_does_not_write_are_refused(read: Callable[[bytes],
             read(changed)
 
 
+def test_entries_inside_one_another_are_refused(read: Callable[[bytes], Archive]) -> None:
+    """A zip file whose entries share bytes could unfold to far more than it holds."""
+    alone = io.BytesIO()
+    with zipfile.ZipFile(alone, "w") as packed:
+        packed.writestr("archive/data/1", bytes(4000))
+        (inner,) = packed.infolist()
+    whole = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(zipped({"a": torch.zeros(2)}))) as old, zipfile.ZipFile(whole, "w") as packed:
+        packed.writestr("archive/data/0", alone.getvalue()[: 4000 + len(inner.FileHeader())])
+        inner.header_offset = len(packed.infolist()[0].FileHeader())
+        packed.filelist.append(inner)
+        packed.writestr("archive/data.pkl", old.read(next(name for name in old.namelist() if name.endswith("pkl"))))
+    with pytest.raises(CorruptFile, match="entries that overlap"):
+        read(whole.getvalue())
+
+
 def test_paths_that_are_no_archives_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFound):
         open_archive(tmp_path / "absent", EXPECTED)

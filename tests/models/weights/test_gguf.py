@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
-from vestige.errors import BadWeights, CorruptFile, NotFound, Unsupported, VestigeError
+from vestige.errors import BadWeights, CorruptFile, MissingExtra, NotFound, Unsupported, VestigeError
 from vestige.models.weights import open_weights
 from vestige.models.weights.formats import GGUF
 
@@ -223,6 +225,22 @@ def test_infinite_scales_are_found(tmp_path: Path, write_gguf, numbers) -> None:
     assert np.isfinite(weights.read("x", np.arange(15))).all()
     with pytest.raises(BadWeights, match="'x'"):
         weights.read("x")
+
+
+def test_only_quantised_tensors_need_the_package(tmp_path: Path, write_gguf, numbers, monkeypatch) -> None:
+    values = numbers((4, 32))
+    tensors = {"f": (values, Kind.F32), "b": (values, Kind.BF16), "q": (values, Kind.Q8_0)}
+    weights = open_weights(write_gguf(tmp_path / "x.gguf", tensors))
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    np.testing.assert_array_equal(weights.read("f"), values)
+    assert weights.read("b").shape == (4, 32)
+    with pytest.raises(MissingExtra, match=r"vestige\[gguf\]"):
+        weights.read("q")
+
+
+def test_reading_files_imports_no_torch() -> None:
+    code = "import sys, vestige.models.transformer.open; sys.exit('torch' in sys.modules or 'gguf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class TestParts:

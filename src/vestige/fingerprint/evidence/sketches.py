@@ -60,10 +60,9 @@ class SketchedTerms(Evidence):
 
 @dataclass(frozen=True)
 class LayerSketches(Evidence):
-    """Mean cosine over matched layers of the sketches of their terms, all layers of the model.
+    """Mean cosine over matched layers of the sketches of their flattened terms, all layers of the model.
 
-    Layers that stand elsewhere in the other model say what the cosine is by chance: the deviation is theirs, which
-    holds the sketch's own error and whatever the tokens alone bring about.
+    The deviation is that of unrelated layers: the error of sketches of n numbers, averaged over layers.
     """
 
     claim: ClassVar[str] = "Dropped, repeated or inserted layers leave the others where they were."
@@ -71,7 +70,9 @@ class LayerSketches(Evidence):
     needs_weights: ClassVar[bool] = False
 
     def measure(self, pair: Pair) -> Finding:
-        """The mean over pairs of layers; the part is how many of the shallower model's layers were matched."""
+        """The mean over pairs of layers; parts are the share of the shallower model's layers that were matched and
+        the mean over layers that stand elsewhere in the other model.
+        """
         reason = _unshared(pair)
         if reason or pair.match is None:
             return self.nothing(reason or "a card holds no sketches of its layers")
@@ -79,8 +80,8 @@ class LayerSketches(Evidence):
         ours, theirs = (np.array(side) for side in zip(*pair.layers, strict=True))
         elsewhere = np.ones(similarity.shape, bool)
         elsewhere[ours, theirs] = False
-        single = float(np.sqrt(np.mean(similarity[elsewhere] ** 2))) if elsewhere.any() else 0.0
-        sketch = pair.first.layers[0].size ** -0.5
-        share = len(pair.match.pairs) / min(similarity.shape)
-        value = float(similarity[ours, theirs].mean())
-        return Finding(self.name, value, max(single, sketch), (("share of layers matched", share),))
+        parts = [("share of layers matched", len(pair.match.pairs) / min(similarity.shape))]
+        if elsewhere.any():
+            parts.append(("elsewhere", float(similarity[elsewhere].mean())))
+        deviation = (pair.first.layers[0].size * len(ours)) ** -0.5
+        return Finding(self.name, float(similarity[ours, theirs].mean()), deviation, tuple(parts))
