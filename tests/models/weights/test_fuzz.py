@@ -33,7 +33,7 @@ EDITS = st.lists(
     min_size=1,
     max_size=4,
 )
-SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def damaged(content: bytes, edits: Edits, reach: int) -> bytes:
