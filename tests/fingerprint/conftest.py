@@ -152,7 +152,7 @@ def build(
 PLAN = Plan(
     sketch=Sketch(size=24),
     bands=(Sampled(96), Rarest(48)),
-    layer_sketch=Sketch(size=16),
+    layer_sketch=Sketch(size=48),
     layer_tokens=Sampled(64),
 )
 

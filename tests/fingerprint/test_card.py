@@ -47,7 +47,7 @@ def test_laundering_leaves_the_card_alone(model, plan):
 def test_a_card_has_its_shape_and_does_not_depend_on_other_bands(model, plan, kind):
     card = fingerprint(model(kind), plan)
     assert card.vector.shape == (2 * 3 * 24,)
-    assert (card.layers.shape, card.spectra.shape, card.strengths.shape) == ((2, 3, 16), (2, 3, RANKS), (2, 3))
+    assert (card.layers.shape, card.spectra.shape, card.strengths.shape) == ((2, 3, 48), (2, 3, RANKS), (2, 3))
     assert np.mean(card.code**2) == pytest.approx(1)
     alone = fingerprint(model(kind), replace(plan, bands=plan.bands[:1]))
     np.testing.assert_array_equal(alone.vector, card.vector)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vestige.fingerprint.terms as terms_module
-from vestige.fingerprint.similarity import Inner, Layer, squared_norm, term_cosine
+from vestige.fingerprint.similarity import Flat, Inner, Layer, flat_cosine, flattened, squared_norm, term_cosine
 from vestige.fingerprint.terms import AS_PUBLISHED, EXACT, BlockTerms, Entry, Recipe, Term
 
 
@@ -137,3 +137,53 @@ def test_scale_and_constant_parts_of_a_term_do_not_count(factor):
 def test_recipes_differ_in_what_their_names_say():
     assert Recipe() == EXACT
     assert Recipe(fold=False, gate_in_token_space=False, interleave=False, double_centre=False) == AS_PUBLISHED
+
+
+def polar(whole):
+    """U V^T of the singular vectors of a dense matrix, those of no length left out."""
+    left, values, right = np.linalg.svd(whole)
+    kept = values > 1e-5 * values[0]
+    return left[:, : len(values)][:, kept] @ right[: len(values)][kept]
+
+
+@pytest.mark.parametrize("term", Term)
+@pytest.mark.parametrize("count", [12, 100], ids=["fewer tokens than columns", "more"])
+def test_flattened_terms_are_polar_factors_of_the_dense_ones(model, term, count):
+    first, second = (layer(model(seed=seed), rows=range(count)) for seed in (0, 1))
+    flat = [flattened(each, term) for each in (first, second)]
+    whole = [polar(dense(each, term)) for each in (first, second)]
+    for one, expected in zip(flat, whole, strict=True):
+        np.testing.assert_allclose(one.left @ one.right.T, expected, atol=1e-6)
+    assert flat_cosine(*flat) == pytest.approx(cosine(*whole), abs=1e-6)
+    assert flat_cosine(flat[0], flat[0]) == pytest.approx(1, abs=1e-12)
+
+
+def test_what_data_teach_all_models_counts_little_once_flattened(model):
+    """One direction of many holds most of two terms: they look alike, their polar factors do not."""
+    random = np.random.default_rng(0)
+    common = np.outer(*random.standard_normal((2, 60)))
+    first, second = (common + random.standard_normal((60, 60)) for _ in range(2))
+
+    def flat(whole):
+        left, _, right = np.linalg.svd(whole - whole.mean(0) - whole.mean(1, keepdims=True) + whole.mean())
+        return Flat(left[:, :59], right[:59].T)
+
+    assert cosine(first, second) > 0.4
+    assert abs(flat_cosine(flat(first), flat(second))) < 0.1
+
+
+def test_the_deviation_of_flattened_terms_is_that_of_turned_ones():
+    random = np.random.default_rng(0)
+
+    def turned(count, width):
+        basis, upper = np.linalg.qr(random.standard_normal((count, width)))
+        return basis * np.sign(np.diag(upper))
+
+    found = [flat_cosine(*(Flat(turned(24, 24), turned(24, 24)) for _ in range(2))) for _ in range(400)]
+    assert np.mean(found) == pytest.approx(0, abs=4 / 24 / 20)
+    assert np.std(found) == pytest.approx(1 / 24, rel=0.15)
+
+
+def test_a_zero_term_is_like_nothing():
+    nothing = Flat(np.empty((5, 0)), np.empty((5, 0)))
+    assert math.isnan(flat_cosine(nothing, nothing))

@@ -13,6 +13,7 @@ from vestige.fingerprint.evidence.aligned_cka import AlignedCKA
 from vestige.fingerprint.evidence.aligned_cosine import AlignedCosine
 from vestige.fingerprint.evidence.bias_terms import BiasTerms
 from vestige.fingerprint.evidence.evidence import Evidence, Finding
+from vestige.fingerprint.evidence.flat_terms import FlatTerms
 from vestige.fingerprint.evidence.huref import HuRef
 from vestige.fingerprint.evidence.product_spectra import ProductSpectra
 from vestige.fingerprint.evidence.sketches import LayerSketches, SketchedTerms
@@ -45,6 +46,7 @@ class Judge:
 
     evidence: tuple[Evidence, ...] = (
         HuRef(),
+        FlatTerms(),
         SketchedTerms(),
         LayerSketches(),
         AlignedCKA(),
@@ -106,7 +108,7 @@ class Comparison:
         return {weighed.finding.evidence: weighed.finding for weighed in self.evidence}[evidence]
 
 
-_OVER_TOKENS = {"HuRef", "SketchedTerms", "AlignedCKA", "AlignedCosine"}
+_OVER_TOKENS = {"HuRef", "FlatTerms", "SketchedTerms", "AlignedCKA", "AlignedCosine"}
 
 
 def compare(

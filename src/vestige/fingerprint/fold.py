@@ -26,12 +26,17 @@ def gain_of(norm: Norm | None, width: int) -> Matrix:
     return np.ones(width, np.float32) if norm is None else norm.gain
 
 
+def without_mean(matrix: Matrix, axis: int) -> Matrix:
+    """The matrix without its mean along an axis; means are summed in float64, so that every machine rounds alike."""
+    return matrix - matrix.mean(axis, keepdims=True, dtype=np.float64).astype(np.float32)
+
+
 def read_through(matrix: Matrix, norm: Norm | None) -> Matrix:
     """``matrix`` [out, d] behind a norm: gain and mean subtraction folded into its columns."""
     if norm is None:
         return matrix
     folded = matrix * norm.gain
-    return folded - folded.mean(1, keepdims=True) if norm.kind is NormKind.LAYER else folded
+    return without_mean(folded, 1) if norm.kind is NormKind.LAYER else folded
 
 
 def bias_through(matrix: Matrix, bias: Matrix | None, norm: Norm | None) -> Matrix | None:
@@ -45,9 +50,9 @@ def bias_through(matrix: Matrix, bias: Matrix | None, norm: Norm | None) -> Matr
 def written_through(matrix: Matrix, after: Norm | None, centred: bool) -> Matrix:
     """``matrix`` [d, in] before a norm on what is added, and before readers that lose the mean where ``centred``."""
     if after is not None:
-        inside = matrix - matrix.mean(0, keepdims=True) if after.kind is NormKind.LAYER else matrix
+        inside = without_mean(matrix, 0) if after.kind is NormKind.LAYER else matrix
         matrix = inside * after.gain[:, None]
-    return matrix - matrix.mean(0, keepdims=True) if centred else matrix
+    return without_mean(matrix, 0) if centred else matrix
 
 
 def feed_norm(block: Block) -> Norm | None:
@@ -115,7 +120,7 @@ def _head_norm(heads: Matrix, norm: Norm | None) -> Matrix:
     if norm is None:
         return heads
     if norm.kind is NormKind.LAYER:
-        heads = heads - heads.mean(1, keepdims=True)
+        heads = without_mean(heads, 1)
     length = np.sqrt(np.einsum("nwd,nwd->n", heads, heads, dtype=np.float64)).astype(np.float32)
     return heads / np.maximum(length, np.finfo(np.float32).tiny)[:, None, None] * norm.gain[:, None]
 

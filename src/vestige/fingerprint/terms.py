@@ -28,6 +28,7 @@ from vestige.fingerprint.fold import (
     fold_attention,
     gain_of,
     is_centred,
+    without_mean,
     written_through,
 )
 from vestige.fingerprint.words import Rows
@@ -105,7 +106,7 @@ class Entry:
         norm, final = self.transformer.embedding_norm(), self.transformer.final_norm()
         if norm is not None:
             held = normalised(held.astype(np.float64), norm).astype(np.float32)
-        return held - held.mean(1, keepdims=True) if final is not None and final.kind is NormKind.LAYER else held
+        return without_mean(held, 1) if final is not None and final.kind is NormKind.LAYER else held
 
 
 def _raw_attention(part: Attention) -> FoldedAttention:
