@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from vestige.fingerprint.card import fingerprint
 from vestige.fingerprint.launder.gain_shift import GainShift
@@ -16,7 +18,11 @@ from vestige.fingerprint.launder.linear_merge import LinearMerge
 from vestige.fingerprint.launder.noise import Noise
 from vestige.fingerprint.launder.residual_permutation import ResidualPermutation
 from vestige.fingerprint.portrait.code import VectorCode
+from vestige.fingerprint.portrait.painter import Painter
 from vestige.fingerprint.publish import read_card
+from vestige.models.adapters.stylegan2.files import StyleGan2Weights
+from vestige.models.adapters.stylegan2.form import StyleGan2Form
+from vestige.models.adapters.stylegan2.network import StyleGan2
 from vestige.models.transformer.open import open_transformer
 from vestige.models.transformer.write import write_llama
 from vestige.record import Record, Verdict
@@ -65,6 +71,23 @@ def test_a_fingerprint_is_printed_and_written(models: Path, cli: Callable[..., A
     assert out.read_bytes() == before
     assert cli("fingerprint", models / "stranger", "-o", out, "--overwrite").code == 0
     assert read_card(out.read_text()).digest != expected.digest
+
+
+def test_a_portrait_by_a_generator_of_ones_own(card: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    form = StyleGan2Form(channels=(6, 5, 4), latent=16, style=12, mapping_layers=2)
+    network, file, out = StyleGan2(form), tmp_path / "own.safetensors", tmp_path / "portrait.png"
+    StyleGan2Weights(form, dict(network.state_dict())).save(file, origin="test")
+    answer = cli("fingerprint", card, "--portrait", out, "--generator", file)
+    assert (answer.code, answer.err) == (0, "")
+    held = read_card(card.read_text())
+    assert out.read_bytes() == Painter(network).paint(held.code).png()
+    with Image.open(out) as picture:
+        assert picture.info["vestige:kin"] in answer.out
+    answer = cli("fingerprint", card, "--generator", file)
+    assert (answer.code, answer.out) == (2, "")
+    assert "--portrait" in answer.err
+    assert cli("fingerprint", card, "--portrait", out, "--generator", file).code == 2
 
 
 def test_offspring_is_found_and_what_was_done_to_it_named(

@@ -10,6 +10,7 @@ import typer
 
 from vestige.cli.options import Overwrite
 from vestige.dependencies import require_working_dependencies
+from vestige.errors import InvalidInput
 
 _FINGERPRINT = (
     "Examples: vestige fingerprint SmolLM2-135M.gguf -o card.json --portrait portrait.png"
@@ -51,7 +52,13 @@ def fingerprint(
     from vestige.jobs.fingerprint import fingerprint as run
 
     painter = None
-    if generator is not None and portrait is not None:
+    if generator is not None:
+        if portrait is None:
+            raise InvalidInput(
+                "A generator draws, and no portrait was asked for.",
+                expected="--generator with --portrait.",
+                remedy=f"vestige fingerprint {model} --portrait portrait.png --generator {generator}",
+            )
         from vestige.fingerprint.portrait.painter import Painter
         from vestige.models.adapters.stylegan2.files import load_stylegan2
 

@@ -108,16 +108,9 @@ def _shares(sides: tuple[Side, Side], parents: Sequence[Side]) -> Shares | None:
 
 
 def _names(sides: Sequence[Side]) -> tuple[str, ...]:
-    """Names of all, those that are called alike told apart by their paths."""
-    plain = [side.name for side in sides]
-    return tuple(
-        side.name
-        if plain.count(side.name) == 1
-        else f"{side.path}"
-        if len({s.path for s in sides}) == len(sides)
-        else f"{side.name} ({place + 1})"
-        for place, side in enumerate(sides)
-    )
+    """Names of all; the paths of those that are called alike."""
+    names = [side.name for side in sides]
+    return tuple(side.name if names.count(side.name) == 1 else str(side.path) for side in sides)
 
 
 def _record(answer: Answer, sides: tuple[Side, Side], config: dict[str, Any], started: float) -> Record:

@@ -29,25 +29,24 @@ class Side:
 
     name: str
     path: Path
-    model: Transformer | None
-    card: Fingerprint | None
+    source: Transformer | Fingerprint
+
+    @property
+    def model(self) -> Transformer | None:
+        """The weights, where they were given."""
+        return self.source if isinstance(self.source, Transformer) else None
 
     @property
     def digest(self) -> str:
         """Digest of the weights."""
-        if self.model is not None:
-            return self.model.digest
-        return "" if self.card is None else self.card.digest
+        return self.source.digest
 
     def fingerprint(self, plan: Plan | None, progress: Progress) -> Fingerprint:
         """The card: as it was given, or made from the weights, with a bar over the layers."""
-        if self.card is not None:
-            return self.card
-        model = self.model
-        if model is None:
-            raise NotFound(f"{self.path} is gone.", expected="a model or a card.", remedy="name it again.")
-        with progress.task(f"Reading {self.name}", model.depth) as task:
-            return fingerprint(Watched(model, task.advance), plan)
+        if isinstance(self.source, Fingerprint):
+            return self.source
+        with progress.task(f"Reading {self.name}", self.source.depth) as task:
+            return fingerprint(Watched(self.source, task.advance), plan)
 
 
 def open_side(path: str | Path) -> Side:
@@ -60,8 +59,8 @@ def open_side(path: str | Path) -> Side:
     """
     path = Path(path)
     if is_card(path):
-        return Side(path.stem, path, None, read_card_file(path))
-    return Side(model_name(path), path, open_model(path), None)
+        return Side(path.stem, path, read_card_file(path))
+    return Side(model_name(path), path, open_model(path))
 
 
 def is_card(path: Path) -> bool:
