@@ -121,7 +121,7 @@ def compare(
     EmptySet : a model has no layers or no usable tokens.
     """
     cards = fingerprint(first, plan), fingerprint(second, plan)
-    return _judged(Pair(*cards, (first, second)), judge or Judge())
+    return judged(Pair(*cards, (first, second)), judge or Judge())
 
 
 def compare_cards(first: Fingerprint, second: Fingerprint, judge: Judge | None = None) -> Comparison:
@@ -131,10 +131,11 @@ def compare_cards(first: Fingerprint, second: Fingerprint, judge: Judge | None =
     ------
     InvalidInput : the cards were made with different plans.
     """
-    return _judged(Pair(first, second), judge or Judge())
+    return judged(Pair(first, second), judge or Judge())
 
 
-def _judged(pair: Pair, judge: Judge) -> Comparison:
+def judged(pair: Pair, judge: Judge) -> Comparison:
+    """Compare two models that were put side by side before, so that one card serves many comparisons."""
     asked = [kind for kind in judge.evidence if pair.has_weights or not kind.needs_weights]
     findings = [kind.measure(pair) for kind in asked]
     weighed = tuple(Weighed(finding, judge.calibration.p_value(finding)) for finding in findings)

@@ -41,7 +41,7 @@ from vestige.zoo.train_family_changes import (
 )
 from vestige.zoo.train_family_text import Corpus, Texts, read_texts, write_facts
 
-STEPS, RATE = 500, 3e-3
+STEPS, RATE = 300, 3e-3
 _JUDGED, _HELD_OUT = 8, 10**6
 """Batches, and their order, that every member is judged by."""
 LINEAGE, FAMILY = "lineage.json", "family.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from vestige.errors import InvalidInput
@@ -31,7 +31,7 @@ class FlatTerms(Evidence):
     claim: ClassVar[str] = "Independent models share what the data taught, which is a few directions of many."
     source: ClassVar[str] = "Terms of Zeng et al. 2024, arXiv 2312.04828; polar factors instead of the terms"
 
-    band: Band = Sampled(1024)
+    band: Band = field(default_factory=lambda: Sampled(1024))
     last: int = 2
 
     def __post_init__(self) -> None:
