@@ -18,7 +18,7 @@ LIKENESS = np.array([[1.0, 0.1, 0.3, 0.0], [0.1, 1.0, 0.9, 0.0], [0.3, 0.9, 1.0,
 
 
 def relation(first: str, second: str, value: float | None, verdict: Lineage) -> Relation:
-    found = Weighed(Finding("SketchedTerms", value), 0.5), Weighed(Finding("LayerSketches", None), None)
+    found = Weighed(Finding("SketchedTerms", 0.95), 0.5), Weighed(Finding("LayerSketches", value), 0.5)
     other = Weighed(Finding("ProductSpectra", 0.99), 0.5)
     return Relation(first, second, Comparison(value, 0.5, 0.3, verdict, (*found, other), (), (), None, ()))
 
@@ -59,7 +59,7 @@ def test_models_are_grouped_by_chains_of_one_lineage() -> None:
         relation("a", "b", 0.9, same),
         relation("b", "c", 0.8, same),
         relation("a", "c", 0.2, unknown),
-        *(relation(name, "d", None, apart) for name in "abc"),
+        *(relation(name, "d", -0.1, apart) for name in "abc"),
     ]
     names = list("abcd")
     assert families(names, relations) == [["a", "b", "c"], ["d"]]
@@ -69,3 +69,10 @@ def test_models_are_grouped_by_chains_of_one_lineage() -> None:
     text = " ".join(words(names, relations))
     assert "Of one lineage: a, b, c." in text
     assert "Undetermined: a and c;" in text
+
+
+def test_likeness_without_sketches_of_layers() -> None:
+    nothing = relation("a", "b", None, Lineage.UNDETERMINED)
+    assert nothing.likeness == 0.95
+    empty = Comparison(None, 1.0, 0.0, Lineage.UNDETERMINED, (), (), (), None, ())
+    assert Relation("a", "b", empty).likeness == 0.0

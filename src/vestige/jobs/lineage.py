@@ -68,7 +68,8 @@ def scan_lineage(
     config: dict[str, Any] = {"folder": str(folder), "models": {name: _stamp(path) for name, path in named.items()}}
     # New models in the folder are no other settings: the report is drawn again.
     desk = Desk(out, config, overwrite=overwrite or _same_folder(out, folder))
-    cards, failed = _cards(named, out / _CARDS, plan, progress or Silent())
+    listens = progress or Silent()
+    cards, failed = _cards(named, out / _CARDS, plan, listens)
     if len(cards) < 2:
         raise EmptySet(
             f"{folder} holds {len(cards)} models that can be read, and {len(failed)} that cannot"
@@ -78,7 +79,7 @@ def scan_lineage(
             remedy="check the path; `vestige fingerprint MODEL` says what is wrong with one of them.",
         )
     names = tuple(cards)
-    relations = _relations(cards, judge or Judge())
+    relations = _relations(cards, judge or Judge(), listens)
     tree = grown(names, matrix(names, relations))
     record = Record(
         command="lineage scan",
@@ -172,8 +173,13 @@ def _card(path: Path, kept: Path, plan: Plan | None, progress: Progress) -> Fing
     return card
 
 
-def _relations(cards: dict[str, Fingerprint], judge: Judge) -> tuple[Relation, ...]:
+def _relations(cards: dict[str, Fingerprint], judge: Judge, progress: Progress) -> tuple[Relation, ...]:
     names = list(cards)
     pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
     stricter = replace(judge, alpha=judge.alpha / len(pairs))
-    return tuple(Relation(a, b, compare_cards(cards[a], cards[b], stricter)) for a, b in pairs)
+    found: list[Relation] = []
+    with progress.task("Comparing pairs", len(pairs)) as task:
+        for a, b in pairs:
+            found.append(Relation(a, b, compare_cards(cards[a], cards[b], stricter)))
+            task.advance()
+    return tuple(found)

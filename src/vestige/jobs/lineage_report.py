@@ -14,7 +14,7 @@ from vestige.fingerprint.compare import Comparison, Lineage
 from vestige.jobs.lineage_tree import Branch, Doubles, drawn
 from vestige.record import Cell, Estimate, NotDone, Section, Table
 
-_COSINES = ("SketchedTerms", "LayerSketches")
+_COSINES = ("LayerSketches", "SketchedTerms")
 _WIDEST = 24
 """Models of the largest matrix that is printed as a table."""
 
@@ -29,9 +29,11 @@ class Relation:
 
     @property
     def likeness(self) -> float:
-        """The larger of the cosines of both kinds of sketches, in [0, 1]; 0 where there is none."""
-        values = [item.finding.value for item in self.comparison.evidence if item.finding.evidence in _COSINES]
-        return max([0.0, *(min(value, 1.0) for value in values if value is not None)])
+        """Cosine in [0, 1] of the sketches of all layers, which independent models do not share; of the vectors where
+        there are no such sketches, 0 where there is neither."""
+        values = {item.finding.evidence: item.finding.value for item in self.comparison.evidence}
+        told = [value for value in map(values.get, _COSINES) if value is not None]
+        return min(max(told[0], 0.0), 1.0) if told else 0.0
 
 
 def matrix(names: Sequence[str], relations: Sequence[Relation]) -> Doubles:
