@@ -49,6 +49,9 @@ def test_a_folder_is_scanned_and_scanned_again(
     assert "Of one lineage: base-0, tuned/of-0." in record.reasons
     assert "Of one lineage: base-1, tuned/of-1." in record.reasons
     assert [item.what for item in record.not_done] == ["not-a-model"]
+    lines = [line.split(",") for line in (out / "matrix.csv").read_text().splitlines()]
+    assert lines[0] == ["", *(line[0] for line in lines[1:])]
+    assert [float(line[place]) for place, line in enumerate(lines) if place] == [1.0] * 4
     page = (out / "report.html").read_text()
     assert all(name in page for name in ("tuned/of-1", "average linkage"))
     assert "likeness" in answer.out

@@ -22,6 +22,10 @@ lineage = typer.Typer(help="Which models descend from which: scan a folder, or k
 Registered = Annotated[Path, typer.Option("--registry", help="Folder of the registry.")]
 
 
+_WIDEST = 16
+"""Columns that a terminal has room for."""
+
+
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
     app.add_typer(lineage, name="lineage")
@@ -45,7 +49,8 @@ def scan(
         done = scan_lineage(folder, out=out, overwrite=overwrite, progress=progress)
     show(done.run.record, done.run.folder / "report.html")
     for table in done.run.record.sections[0].tables:
-        show_table(table)
+        if len(table.columns) <= _WIDEST:
+            show_table(table)
     Console(highlight=False).print(_drawn(done.tree))
 
 

@@ -13,7 +13,7 @@ from vestige.fingerprint.card import Fingerprint, Plan
 from vestige.fingerprint.compare import Judge, compare_cards
 from vestige.fingerprint.publish import card_json
 from vestige.jobs.fingerprint_open import is_card, open_side, read_card_file
-from vestige.jobs.lineage_report import Relation, matrix, not_read, sections, summary, words
+from vestige.jobs.lineage_report import Relation, matrix, matrix_csv, not_read, sections, summary, words
 from vestige.jobs.lineage_tree import Branch, grown
 from vestige.jobs.run import Desk, Run, environment, now
 from vestige.models.transformer.open import CONFIGURATION
@@ -21,7 +21,7 @@ from vestige.progress import Progress, Silent
 from vestige.record import Record, Verdict
 from vestige.store.write import write_text
 
-_CARDS = "cards"
+_CARDS, _MATRIX = "cards", "matrix.csv"
 _MOST_FILES = 1 << 16
 
 
@@ -102,6 +102,7 @@ def scan_lineage(
         sections=sections(names, cards, relations, tree),
         not_done=not_read(failed),
     )
+    write_text(out / _MATRIX, matrix_csv(tree.leaves, names, relations))
     return Scan(desk.finish(record, None, False), names, tuple(cards.values()), relations, tree)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +17,8 @@ from vestige.jobs.lineage_tree import Branch, Doubles, drawn
 from vestige.record import Cell, Estimate, NotDone, Section, Table
 
 _COSINES = ("LayerSketches", "SketchedTerms")
-_WIDEST = 24
-"""Models of the largest matrix that is printed as a table."""
+_WIDEST = 64
+"""Models of the largest matrix that the page shows; ``matrix.csv`` holds any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,17 @@ def _models(names: Sequence[str], cards: Mapping[str, Fingerprint], relations: S
     ]
     columns = ["model", "lineage", "architecture", "layers", "width", "weights"]
     return Table(name="models", title="Models by lineage", columns=columns, rows=rows)
+
+
+def matrix_csv(order: Sequence[str], names: Sequence[str], relations: Sequence[Relation]) -> str:
+    """Likeness of every two as comma-separated values, in the order of the tree."""
+    held, place = matrix(names, relations), {name: index for index, name in enumerate(names)}
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["", *order])
+    for name in order:
+        writer.writerow([name, *(f"{held[place[name], place[other]]:.4f}" for other in order)])
+    return file.getvalue()
 
 
 def _matrix_table(order: Sequence[str], names: Sequence[str], relations: Sequence[Relation]) -> Table:
