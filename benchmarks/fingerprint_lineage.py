@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ from vestige.fingerprint.baselines.awm_like import AwmLike
 from vestige.fingerprint.baselines.parameter_cosine import ParameterCosine
 from vestige.fingerprint.baselines.reef_like import ReefLike
 from vestige.fingerprint.card import Fingerprint, fingerprint
-from vestige.fingerprint.compare import Judge, Lineage, judged
+from vestige.fingerprint.compare import Judge, Lineage, Weight, weigh
+from vestige.fingerprint.evidence.evidence import Finding
 from vestige.fingerprint.evidence.huref import HuRef
 from vestige.fingerprint.launder.extend_vocabulary import ExtendVocabulary
 from vestige.fingerprint.launder.fold_gains import FoldGains
@@ -181,23 +183,29 @@ def score(task: Task, models: Models) -> dict[str, object]:
         models.card(task.second, task.condition, task.change),
     )
     pair = Pair(ours, theirs, (first, second))
-    found = judged(pair, Judge())
-    scores: dict[str, float | None] = {OURS: found.score}
-    for weighed in found.evidence:
-        scores[weighed.finding.evidence] = weighed.finding.value
+    findings = [kind.measure(pair) for kind in Judge().evidence]
+    scores: dict[str, float | None] = {finding.evidence: finding.value for finding in findings}
+    deviations = {finding.evidence: finding.deviation for finding in findings}
     for name, method in BASELINES.items():
         scores[name] = method.measure(pair).value
     scores[MODELDNA] = dna_score(
         models.dna(task.first, PLAIN, ""), models.dna(task.second, task.condition, task.change)
     )
-    return {"key": task.key, "kin": task.kin, "verdict": found.verdict.value, "scores": scores}
+    return {"key": task.key, "kin": task.kin, "scores": scores, "deviations": deviations}
 
 
-def scores_of(work: tuple[Family, list[Task]]) -> list[dict[str, object]]:
-    """Every pair of a group, in a process of its own."""
-    family, tasks = work
-    models = Models(family)
-    return [score(task, models) for task in tasks]
+_MODELS: list[Models] = []
+"""Those of this process, so that cards are made once in it."""
+
+
+def prepare(family: Family) -> None:
+    """Start a process."""
+    _MODELS.append(Models(family))
+
+
+def scores_of(tasks: list[Task]) -> list[dict[str, object]]:
+    """Every pair of a group."""
+    return [score(task, _MODELS[0]) for task in tasks]
 
 
 def all_scores(family: Family, work: Path, workers: int) -> dict[str, dict]:
@@ -211,14 +219,20 @@ def all_scores(family: Family, work: Path, workers: int) -> dict[str, dict]:
     for task in family.tasks():
         if task.key not in done:
             groups.setdefault((ORDER.index(task.condition), task.second), []).append(task)
-    waiting = [(family, groups[key]) for key in sorted(groups)]
-    with kept.open("a", encoding="utf-8") as file, get_context("spawn").Pool(workers) as pool:
+    waiting = [groups[key] for key in sorted(groups)]
+    with kept.open("a", encoding="utf-8") as file, get_context("spawn").Pool(workers, prepare, (family,)) as pool:
         for place, found in enumerate(pool.imap_unordered(scores_of, waiting), 1):
             for line in found:
                 done[str(line["key"])] = line
                 print(json.dumps(line), file=file, flush=True)
             print(f"{place}/{len(waiting)} groups", flush=True)
     return done
+
+
+def weighed(line: dict, judge: Judge) -> Weight:
+    """What the judge makes of the findings on one pair."""
+    named = line["deviations"].items()
+    return weigh([Finding(name, line["scores"][name], deviation) for name, deviation in named], judge)
 
 
 def _values(lines: list[dict], method: str, kin: bool) -> list[float]:
@@ -229,7 +243,10 @@ def _values(lines: list[dict], method: str, kin: bool) -> list[float]:
 
 def rows_of(family: Family, found: dict[str, dict]) -> list[Row]:
     """The table: areas with their bounds, verdicts, and shares of merges."""
-    by: dict[str, list[dict]] = {}
+    judge, by = Judge(), dict[str, list[dict]]()
+    for line in found.values():
+        answer = weighed(line, judge)
+        line["verdict"], line["scores"][OURS] = answer.verdict, -math.log10(answer.p_value)
     for task in family.tasks():
         by.setdefault(task.condition, []).append(found[task.key])
     by["laundered"] = by[ALONE] + by[ALL]
@@ -243,7 +260,7 @@ def rows_of(family: Family, found: dict[str, dict]) -> list[Row]:
                 end = "" if what == "value" else f"_{what}"
                 ours, reference = getattr(mine, what), getattr(other, what)
                 rows.append(Row(f"lineage/auc{suffix}{end}", ours, reference, name, None, "AUC", len(lines)))
-        for kind in (type(item).__name__ for item in Judge().evidence):
+        for kind in (item.name for item in judge.evidence):
             if any(line["scores"].get(kind) is not None for line in lines):
                 area = auc(_values(lines, kind, True), _values(lines, kind, False)).value
                 rows.append(Row(f"evidence/{kind}/auc{suffix}", area, None, "", None, "AUC", len(lines)))
@@ -259,7 +276,7 @@ def _verdicts(lines: list[dict], suffix: str) -> list[Row]:
         (False, Lineage.SAME, "strangers_accused"),
         (False, Lineage.INDEPENDENT, "strangers_cleared"),
     ):
-        held = [line["verdict"] == verdict.value for line in lines if line["kin"] is kin]
+        held = [line["verdict"] is verdict for line in lines if line["kin"] is kin]
         rows.append(Row(f"verdict/{name}{suffix}", float(np.mean(held)), None, "", None, "share", len(held)))
     return rows
 

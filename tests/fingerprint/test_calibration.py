@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, t
 
 from vestige.errors import InvalidInput
-from vestige.fingerprint.calibration import ASSUMED, Calibration, Floor, combined
+from vestige.fingerprint.calibration import MEASURED, Calibration, Floor, combined
 from vestige.fingerprint.evidence.evidence import Finding
 
 CALIBRATION = Calibration((("One", Floor(0.1, 0.2, 9)),), Floor(0.0, 0.0, 5), "made up")
@@ -66,4 +66,4 @@ def test_floors_without_sense_are_refused():
     for wrong in ((0.0, 0.1, 1), (0.0, -0.1, 5), (math.nan, 0.1, 5)):
         with pytest.raises(InvalidInput):
             Floor(*wrong)
-    assert ASSUMED.floor("no such evidence") == ASSUMED.other
+    assert MEASURED.floor("no such evidence") == MEASURED.other

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from vestige.errors import InvalidInput
-from vestige.fingerprint.calibration import ASSUMED, Calibration, combined
+from vestige.fingerprint.calibration import MEASURED, Calibration, combined
 from vestige.fingerprint.card import Fingerprint, Plan, fingerprint
 from vestige.fingerprint.evidence.aligned_cka import AlignedCKA
 from vestige.fingerprint.evidence.aligned_cosine import AlignedCosine
@@ -55,7 +56,7 @@ class Judge:
         ProductSpectra(),
         StrengthCurves(),
     )
-    calibration: Calibration = ASSUMED
+    calibration: Calibration = MEASURED
     alpha: float = 1e-4
     clear: float = 0.05
 
@@ -136,25 +137,37 @@ def compare_cards(first: Fingerprint, second: Fingerprint, judge: Judge | None =
 
 def judged(pair: Pair, judge: Judge) -> Comparison:
     """Compare two models that were put side by side before, so that one card serves many comparisons."""
-    asked = [kind for kind in judge.evidence if pair.has_weights or not kind.needs_weights]
-    findings = [kind.measure(pair) for kind in asked]
-    weighed = tuple(Weighed(finding, judge.calibration.p_value(finding)) for finding in findings)
-    p_values = [item.p_value for item in weighed if item.p_value is not None]
-    p_value = combined(p_values)
-    verdict = _verdict(weighed, p_value, judge)
-    values = {item.finding.evidence: item.finding.value for item in weighed}
+    findings = tuple(kind.measure(pair) for kind in judge.evidence if pair.has_weights or not kind.needs_weights)
+    found = weigh(findings, judge)
+    values = {finding.evidence: finding.value for finding in findings}
     similarity = values.get("HuRef")
     return Comparison(
         values.get("SketchedTerms") if similarity is None else similarity,
-        p_value,
-        -math.log10(p_value),
-        verdict,
-        weighed,
-        _undone(pair) if verdict is Lineage.SAME else (),
+        found.p_value,
+        -math.log10(found.p_value),
+        found.verdict,
+        found.evidence,
+        _undone(pair) if found.verdict is Lineage.SAME else (),
         pair.layers,
         len(pair.words[0]) if pair.has_weights else None,
-        _reasons(weighed, p_value, verdict, judge, pair),
+        _reasons(found.evidence, found.p_value, found.verdict, judge, pair),
     )
+
+
+@dataclass(frozen=True)
+class Weight:
+    """All findings together: one p-value and the verdict."""
+
+    evidence: tuple[Weighed, ...]
+    p_value: float
+    verdict: Lineage
+
+
+def weigh(findings: Sequence[Finding], judge: Judge) -> Weight:
+    """What the findings on one pair of models amount to; measured once, they can be judged by many calibrations."""
+    weighed = tuple(Weighed(finding, judge.calibration.p_value(finding)) for finding in findings)
+    p_value = combined([item.p_value for item in weighed if item.p_value is not None])
+    return Weight(weighed, p_value, _verdict(weighed, p_value, judge))
 
 
 def _verdict(weighed: tuple[Weighed, ...], p_value: float, judge: Judge) -> Lineage:
