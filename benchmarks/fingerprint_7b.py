@@ -2,11 +2,12 @@
 
 python benchmarks/fingerprint_7b.py --folder DIR       # writes 13.5 GB there once; DIR must have room
 
-Shapes are those of LLaMA-2-7B in float16, eight shards with an index. Embedding, head and the last two layers are
-random each on their own; the other layers hold the same random numbers, which only a full load ever reads. Every part
-runs in a process of its own; memory is its largest resident set, pages of mapped files included. The system's copies
-of the shards are dropped before each, so that all read from disk. Loading needs 16 GB of free memory and is left out
-where there is less; its memory is then the size of the weights, which no load into memory can go below.
+The terms are taken over 1024 tokens. Shapes are those of LLaMA-2-7B in float16, eight shards with an index. Embedding,
+head and the last two layers are random each on their own; the other layers hold the same random numbers, which only a
+full load ever reads. Every part runs in a process of its own; memory is its largest resident set, pages of mapped
+files included. The system's copies of the shards are dropped before each, so that all read from disk. Loading needs
+16 GB of free memory and is left out where there is less; its memory is then the size of the weights, which no load
+into memory can go below.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from safetensors.numpy import save_file
 from table import RESULTS, Row, write
 
 WIDTH, FEED, DEPTH, HEADS, VOCABULARY = 4096, 11008, 32, 32, 32000
-SHARDS = 8
+SHARDS, TOKENS = 8, 1024
 NEEDED = 16 << 30
 LIMIT = 3 << 30
 
@@ -120,11 +121,12 @@ def read_once(folder: Path) -> None:
 
 
 def terms(folder: Path) -> None:
-    """The vectors of the last two layers over all bands."""
+    """The vector of the three terms of the last two layers over a sample of tokens."""
     from vestige.fingerprint.card import Plan, fingerprint
+    from vestige.fingerprint.words import Sampled
     from vestige.models.transformer.open import open_transformer
 
-    card = fingerprint(open_transformer(folder), Plan(every_layer=False))
+    card = fingerprint(open_transformer(folder), Plan(bands=(Sampled(TOKENS),), every_layer=False))
     if not np.isfinite(card.vector).all() or not card.vector.any():
         raise SystemExit("The terms are not finite or zero.")
 
@@ -170,15 +172,16 @@ def main() -> None:
     ours, reading = alone(terms, given.folder), alone(read_once, given.folder)
     loading = alone(load, given.folder) if free_memory() > NEEDED + (1 << 30) else None
     whole, loader = (size, "size of the weights") if loading is None else (loading.peak, "loading with transformers")
+    n = TOKENS
     rows = [
-        Row("terms_7b/peak_memory", ours.peak / 1e9, whole / 1e9, loader, whole / ours.peak, "GB", 1),
-        Row("terms_7b/peak_memory_limit", ours.peak / 1e9, LIMIT / 1e9, "limit", LIMIT / ours.peak, "GB", 1),
-        Row("terms_7b/seconds", ours.wall, reading.wall, "one read of the file", reading.wall / ours.wall, "s", 1),
-        Row("terms_7b/cpu_seconds", ours.cpu, None, "", None, "CPU s", 1),
-        Row("terms_7b/file", size / 1e9, None, "", None, "GB", 1),
+        Row("terms_7b/peak_memory", ours.peak / 1e9, whole / 1e9, loader, whole / ours.peak, "GB", n),
+        Row("terms_7b/peak_memory_limit", ours.peak / 1e9, LIMIT / 1e9, "limit", LIMIT / ours.peak, "GB", n),
+        Row("terms_7b/seconds", ours.wall, reading.wall, "one read of the file", reading.wall / ours.wall, "s", n),
+        Row("terms_7b/cpu_seconds", ours.cpu, None, "", None, "CPU s", n),
+        Row("terms_7b/file", size / 1e9, None, "", None, "GB", n),
     ]
     if loading is not None:
-        rows.append(Row("terms_7b/load_seconds", loading.wall, None, "", None, "s", 1))
+        rows.append(Row("terms_7b/load_seconds", loading.wall, None, "", None, "s", n))
     write("fingerprint_7b", "Terms of the last two layers of a 7B model", rows, given.out)
 
 

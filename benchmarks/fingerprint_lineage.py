@@ -248,7 +248,8 @@ def rows_of(family: Family, found: dict[str, dict]) -> list[Row]:
         answer = weighed(line, judge)
         line["verdict"], line["scores"][OURS] = answer.verdict, -math.log10(answer.p_value)
     for task in family.tasks():
-        by.setdefault(task.condition, []).append(found[task.key])
+        if task.key in found:
+            by.setdefault(task.condition, []).append(found[task.key])
     by["laundered"] = by[ALONE] + by[ALL]
     rows: list[Row] = []
     for condition, suffix in ((PLAIN, ""), ("laundered", "_laundered"), (ALONE, "_alone"), (ALL, "_composed")):
