@@ -8,6 +8,10 @@ left out. Every pair is scored as it is and with the whole laundering suite, com
 of kin and of strangers also with each change of the suite alone. ``modeldna`` is the package of PyPI, run
 as it is on the written folders in its full mode, with the probability of its verdict as score and 0 where it rules a
 pair out. Scores are kept in the work folder, pair by pair, and not computed twice.
+
+What strangers reach by chance, which our score needs, is taken from plain pairs of strangers that have nothing of the
+main roots of the pair that is judged. Bounds of areas count pairs as if they were independent, which those that share a
+model are not. Floors over all strangers are listed as well: they are what the package ships as its calibration.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from itertools import combinations, count
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +33,7 @@ from table import RESULTS, Row, write
 from vestige.fingerprint.baselines.awm_like import AwmLike
 from vestige.fingerprint.baselines.parameter_cosine import ParameterCosine
 from vestige.fingerprint.baselines.reef_like import ReefLike
+from vestige.fingerprint.calibration import MEASURED, Floor
 from vestige.fingerprint.card import Fingerprint, fingerprint
 from vestige.fingerprint.compare import Judge, Lineage, Weight, weigh
 from vestige.fingerprint.evidence.evidence import Finding
@@ -83,6 +88,8 @@ BASELINES = {
 }
 EACH, EVERY = 3, {True: 1, False: 5}
 """Pairs that see each single change, among kin and among strangers, and which of them are taken."""
+ROOTS = 10
+"""Pairs of roots in the family: so many pairs of strangers are independent of each other."""
 KIN = 0.5
 """Share of common roots from which two models are kin."""
 
@@ -118,6 +125,10 @@ class Family:
         """Share of weights from common roots in [0, 1]."""
         ours, theirs = self.roots[first], self.roots[second]
         return sum(min(share, theirs.get(root, 0.0)) for root, share in ours.items())
+
+    def main(self, name: str) -> frozenset[str]:
+        """The roots that at least half of a member comes from."""
+        return frozenset(root for root, share in self.roots[name].items() if share >= KIN)
 
     def tasks(self) -> Iterator[Task]:
         turns, changes = {True: count(), False: count()}, list(SUITE)
@@ -229,10 +240,42 @@ def all_scores(family: Family, work: Path, workers: int) -> dict[str, dict]:
     return done
 
 
+def strangers(family: Family, found: dict[str, dict], without: frozenset[str]) -> list[dict]:
+    """Plain pairs of strangers that have no weights from these roots."""
+    tasks = [task for task in family.tasks() if task.condition == PLAIN and not task.kin and task.key in found]
+    apart = [t for t in tasks if not without & {*family.roots[t.first], *family.roots[t.second]}]
+    return [found[task.key] for task in apart]
+
+
+def floors(lines: list[dict]) -> tuple[tuple[str, Floor], ...]:
+    """Mean and spread of every kind of evidence that these pairs have; they count as the pairs of roots of a family."""
+    held: dict[str, list[float]] = {}
+    for line in lines:
+        for name in line["deviations"]:
+            if line["scores"][name] is not None:
+                held.setdefault(name, []).append(line["scores"][name])
+    return tuple((name, Floor(float(np.mean(v)), float(np.std(v, ddof=1)), ROOTS)) for name, v in held.items())
+
+
 def weighed(line: dict, judge: Judge) -> Weight:
     """What the judge makes of the findings on one pair."""
     named = line["deviations"].items()
     return weigh([Finding(name, line["scores"][name], deviation) for name, deviation in named], judge)
+
+
+def judge_all(family: Family, found: dict[str, dict]) -> None:
+    """Score and verdict of ours for every pair, by floors of pairs that share no root with it."""
+
+    @cache
+    def judge(without: frozenset[str]) -> Judge:
+        lines = strangers(family, found, without)
+        return Judge(calibration=replace(MEASURED, floors=floors(lines), source="the other roots"))
+
+    for task in family.tasks():
+        if task.key in found:
+            line = found[task.key]
+            answer = weighed(line, judge(family.main(task.first) | family.main(task.second)))
+            line["verdict"], line["scores"][OURS] = answer.verdict, -math.log10(answer.p_value)
 
 
 def _values(lines: list[dict], method: str, kin: bool) -> list[float]:
@@ -243,10 +286,8 @@ def _values(lines: list[dict], method: str, kin: bool) -> list[float]:
 
 def rows_of(family: Family, found: dict[str, dict]) -> list[Row]:
     """The table: areas with their bounds, verdicts, and shares of merges."""
-    judge, by = Judge(), dict[str, list[dict]]()
-    for line in found.values():
-        answer = weighed(line, judge)
-        line["verdict"], line["scores"][OURS] = answer.verdict, -math.log10(answer.p_value)
+    judge_all(family, found)
+    by: dict[str, list[dict]] = {}
     for task in family.tasks():
         if task.key in found:
             by.setdefault(task.condition, []).append(found[task.key])
@@ -261,11 +302,14 @@ def rows_of(family: Family, found: dict[str, dict]) -> list[Row]:
                 end = "" if what == "value" else f"_{what}"
                 ours, reference = getattr(mine, what), getattr(other, what)
                 rows.append(Row(f"lineage/auc{suffix}{end}", ours, reference, name, None, "AUC", len(lines)))
-        for kind in (item.name for item in judge.evidence):
+        for kind in (item.name for item in Judge().evidence):
             if any(line["scores"].get(kind) is not None for line in lines):
                 area = auc(_values(lines, kind, True), _values(lines, kind, False)).value
                 rows.append(Row(f"evidence/{kind}/auc{suffix}", area, None, "", None, "AUC", len(lines)))
         rows += _verdicts(lines, suffix)
+    for name, floor in floors(strangers(family, found, frozenset())):
+        rows.append(Row(f"floor/{name}/mean", floor.mean, None, "", None, "similarity", len(by[PLAIN])))
+        rows.append(Row(f"floor/{name}/spread", floor.spread, None, "", None, "similarity", len(by[PLAIN])))
     return rows
 
 

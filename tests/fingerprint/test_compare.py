@@ -110,7 +110,7 @@ OFFSPRING = [
 
 
 @pytest.mark.parametrize("change", OFFSPRING, ids=lambda change: type(change).__name__)
-@pytest.mark.parametrize("hidden", [False, True], ids=["plain", "laundered"])
+@pytest.mark.parametrize("hidden", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "laundered"])
 def test_offspring_is_of_the_same_lineage_laundered_or_not(model, plan, change, hidden):
     base = model(layers=4)
     steps = (FoldGains(), ResidualRotation(), GainShift(), HeadPermutation(), ValueBasis(), NeuronScale())
