@@ -90,7 +90,7 @@ MEASURED = Calibration(
         ("StrengthCurves", Floor(0.4, 0.25, _ROOTS)),
     ),
     Floor(0.0, 0.2, 6),
-    "264 pairs of strangers in the family of vestige.zoo.train_family, most of them trained on the same text, three roots "
-    "on the same batches; StrengthCurves, which six layers are too few for, and unlisted evidence are assumed",
+    "264 pairs of strangers in the family of vestige.zoo.train_family, most of them trained on the same text, three "
+    "roots on the same batches; StrengthCurves, which six layers are too few for, and unlisted evidence are assumed",
 )
 """Tiny models that saw little text are much alike in what the text taught all of them, so these floors are high."""
