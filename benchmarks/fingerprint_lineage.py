@@ -1,5 +1,6 @@
 """Which of two models descend from one another: a family of tiny language models, all pairs, laundered and not.
 
+pip install modeldna
 python benchmarks/fingerprint_lineage.py --family DIR     # as vestige.zoo.train_family wrote it
 python benchmarks/fingerprint_lineage.py --family DIR --text TEXT     # trains what is missing first
 
@@ -23,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from itertools import combinations, count
 from multiprocessing import get_context
 from pathlib import Path
@@ -350,6 +352,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
+    if find_spec("modeldna") is None:
+        parser.error("a peer is not installed: pip install modeldna")
     if given.text is not None:
         from vestige.zoo.train_family import train
 
