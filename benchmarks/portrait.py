@@ -1,8 +1,8 @@
 """Portraits of a synthetic family tree: identification, order, and a contact sheet to judge by eye.
 
-    python benchmarks/portrait.py --out DIR [--bases 100] [--psi 0.9] [--network OWN.safetensors]
+    python benchmarks/portrait.py [--out DIR] [--bases 100] [--psi 0.9] [--network OWN.safetensors]
 
-Writes ``portrait.json`` and ``portrait.png``.
+Writes ``portrait.json`` and ``portrait.png`` into ``benchmarks/results`` unless told otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+
+from table import RESULTS
 
 from vestige.fingerprint.portrait.painter import TRUNCATION, Painter
 from vestige.fingerprint.portrait.study import FamilyPortraits, FamilyStudy
@@ -31,7 +33,7 @@ def results(found: FamilyPortraits) -> dict[str, Interval]:
 def main() -> None:
     """Read options, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--bases", type=int, default=100)
     parser.add_argument("--psi", type=float, default=TRUNCATION.psi)
     parser.add_argument("--network", type=Path, default=WEIGHTS)
@@ -43,7 +45,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     content = {"study": dataclasses.asdict(study), "psi": options.psi, "painter": painter.digest, "results": numbers}
     (options.out / "portrait.json").write_text(json.dumps(content, indent=2) + "\n")
-    found.contact_sheet().save(options.out / "portrait.png")
+    found.contact_sheet().quantize(256).save(options.out / "portrait.png", optimize=True)
     for name, value in numbers.items():
         print(f"{name:22} {value['value']:8.3f}  [{value['low']:.3f}, {value['high']:.3f}]  n {value['n']}")
 
