@@ -64,7 +64,7 @@ def summary(answer: Answer) -> list[Estimate]:
             name="lineage/similarity",
             value=found.similarity,
             unit="cosine",
-            note="" if found.similarity is not None else "the models share too few tokens",
+            note=_beside_strangers(answer),
         ),
         Estimate(name="lineage/score", value=found.score, unit="-log10 p", note="higher: likelier of one lineage"),
         Estimate(name="lineage/p_value", value=found.p_value, unit="probability"),
@@ -73,6 +73,14 @@ def summary(answer: Answer) -> list[Estimate]:
     if found.shared is not None:
         lines.append(Estimate(name="lineage/shared_tokens", value=float(found.shared), unit="tokens"))
     return [*lines, *_shares(answer)]
+
+
+def _beside_strangers(answer: Answer) -> str:
+    """What independent models reach in the kind of evidence that the similarity is of."""
+    for item in answer.comparison.evidence:
+        if item.finding.evidence in ("HuRef", "SketchedTerms") and item.finding.value is not None:
+            return f"{item.finding.evidence}; 95 % of independent models stay below {_reach(item, answer):.2f}"
+    return "the models share too few tokens"
 
 
 def _shares(answer: Answer) -> list[Estimate]:
