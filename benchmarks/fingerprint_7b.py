@@ -132,12 +132,16 @@ def terms(folder: Path) -> None:
     words = Words.of(model)
     words = words.at(Sampled(TOKENS).choose(words))
     entry, directions = Entry(model, words.rows), iter(sketch.directions(words, 2 * len(Term)))
-    for index in (DEPTH - 2, DEPTH - 1):
+
+    def encode(index: int) -> None:  # lets its block go before the next is read
         layer = Layer(BlockTerms.of(model.block(index)), entry)
         for term in Term:
             vector = sketch.encode(layer, term, next(directions))
             if not np.isfinite(vector).all() or not vector.any():
                 raise SystemExit("The terms are not finite or zero.")
+
+    for index in (DEPTH - 2, DEPTH - 1):
+        encode(index)
 
 
 def card(folder: Path) -> None:

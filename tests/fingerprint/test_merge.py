@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vestige.errors import InvalidInput, Unsupported
+from vestige.fingerprint.alignment import Basis, align
 from vestige.fingerprint.launder.fold_gains import FoldGains
 from vestige.fingerprint.launder.launder import laundered
 from vestige.fingerprint.launder.linear_merge import LinearMerge
 from vestige.fingerprint.launder.neuron_permutation import NeuronPermutation
 from vestige.fingerprint.launder.noise import Noise
 from vestige.fingerprint.launder.residual_permutation import ResidualPermutation
-from vestige.fingerprint.launder.residual_rotation import ResidualRotation
+from vestige.fingerprint.launder.residual_rotation import ResidualRotation, orthogonal
 from vestige.fingerprint.launder.residual_signs import ResidualSigns
 from vestige.fingerprint.merge import foreign_share, merge_shares
 
@@ -43,6 +46,18 @@ def test_a_laundered_merge_is_taken_apart_all_the_same(model):
     for steps in ((ResidualPermutation(), ResidualSigns(), NeuronPermutation()), (FoldGains(), ResidualRotation())):
         found = merge_shares(laundered(child, steps, 0), [first, second])
         assert values(found) == pytest.approx([0.7, 0.3], abs=0.05)
+
+
+def test_parents_that_learnt_the_same_are_told_apart(model):
+    """Their words lie alike up to a rotation, which a fit of one parent alone takes for its basis."""
+    first, second = (laundered(model(seed=seed, layers=3), (FoldGains(),), 0) for seed in (0, 1))
+    turn = orthogonal(np.random.default_rng(0), first.width)
+    second = replace(second, table=(first.table @ turn).astype(np.float32) + 0.3 * second.table)
+    child = LinearMerge(second, 0.3).apply(first, 0)
+    assert align(child.table, second.table).basis is Basis.ROTATED
+    found = merge_shares(child, [first, second])
+    assert values(found) == pytest.approx([0.7, 0.3], abs=0.01)
+    assert found.unexplained < 0.05
 
 
 def test_what_no_parent_explains_is_said(model):

@@ -9,17 +9,17 @@ apart by where they differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vestige.errors import InvalidInput, Unsupported
-from vestige.fingerprint.alignment import Alignment, align
+from vestige.fingerprint.alignment import align
 from vestige.fingerprint.fold import Doubles, feed_norm, feeds, read_through
 from vestige.fingerprint.layers import cosines
 from vestige.fingerprint.terms import Entry
-from vestige.fingerprint.words import Sampled, Words, shared
+from vestige.fingerprint.words import Rows, Sampled, Words, shared
 from vestige.metrics.interval import Interval, t_quantile
 from vestige.models.transformer.block import Block, Matrix, Transformer
 
@@ -63,10 +63,17 @@ def _gates(block: Block) -> Matrix:
     return read_through(np.concatenate(rows), feed_norm(block))
 
 
-def _matched(ours: Matrix, theirs: Matrix) -> Matrix:
-    """For each of our neurons the one of theirs with the closest direction."""
-    best = cosines(ours.astype(np.float64), theirs.astype(np.float64)).argmax(1)
-    return theirs[best]
+Change = Callable[[Matrix], Matrix]
+"""Brings a parent's matrix into the child's basis."""
+
+
+def _unmoved(matrix: Matrix) -> Matrix:
+    return matrix
+
+
+def _matches(ours: Matrix, theirs: Matrix) -> Rows:
+    """For each of our neurons the place of the one of theirs with the closest direction."""
+    return cosines(ours.astype(np.float64), theirs.astype(np.float64)).argmax(1).astype(np.int64)
 
 
 def _check(child: Transformer, parents: Sequence[Transformer]) -> None:
@@ -109,18 +116,35 @@ def merge_shares(
     places = Sampled(_TOKENS).choose(ours)
     tokens = Entry(child, ours.at(places).rows).matrix
     others = [Entry(parent, words.at(places).rows).matrix for parent, words in zip(parents, theirs, strict=True)]
-    alignments = [align(tokens, matrix) for matrix in others]
-    systems = [_system(tokens, [a.across(m) for a, m in zip(alignments, others, strict=True)])]
-    for index in sorted({round(place) for place in np.linspace(0, child.depth - 1, layers).tolist()}):
-        systems.append(_layer(child, parents, alignments, index))
-    return _solved(np.array(systems), confidence)
+    own = [align(tokens, matrix) for matrix in others]
+    leader = max(range(len(own)), key=lambda place: own[place].agreement)
+    # A merge mixes its parents as they lie in their files. The child may have been moved since, with all that is in
+    # it; or one parent's file was. What explains the child best holds.
+    ways: list[tuple[list[Change], int | None]] = [
+        ([each.across for each in own], None),
+        ([own[leader].across] * len(own), leader),
+        ([_unmoved] * len(own), leader),
+    ]
+    found: list[Shares] = []
+    for changes, follow in ways:
+        systems = [_system(tokens, [across(m) for across, m in zip(changes, others, strict=True)])]
+        for index in sorted({round(place) for place in np.linspace(0, child.depth - 1, layers).tolist()}):
+            systems.append(_layer(child, parents, changes, index, follow))
+        found.append(_solved(np.array(systems), confidence))
+    return min(found, key=lambda shares: shares.unexplained)
 
 
-def _layer(child: Transformer, parents: Sequence[Transformer], alignments: list[Alignment], index: int) -> Doubles:
+def _layer(
+    child: Transformer, parents: Sequence[Transformer], changes: list[Change], index: int, follow: int | None
+) -> Doubles:
+    """Inner products of the neurons of one layer; those of all parents are ordered as ``follow``'s, or each its own."""
     every = _gates(child.block(index))
     chosen = every[np.linspace(0, len(every) - 1, min(_NEURONS, len(every))).round().astype(np.int64)]
-    moved = [a.across(_gates(parent.block(index))) for a, parent in zip(alignments, parents, strict=True)]
-    return _system(chosen, [_matched(chosen, rows) for rows in moved])
+    moved = [across(_gates(parent.block(index))) for across, parent in zip(changes, parents, strict=True)]
+    if follow is None:
+        return _system(chosen, [rows[_matches(chosen, rows)] for rows in moved])
+    order = _matches(chosen, moved[follow])
+    return _system(chosen, [rows[order] for rows in moved])
 
 
 def _system(ours: Matrix, theirs: list[Matrix]) -> Doubles:
