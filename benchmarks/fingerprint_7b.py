@@ -6,7 +6,7 @@ The terms are taken over 1024 tokens. Shapes are those of LLaMA-2-7B in float16,
 head and the last two layers are random each on their own; the other layers hold the same random numbers, which only a
 full load ever reads. Every part runs in a process of its own; memory is its largest resident set, pages of mapped
 files included. The system's copies of the shards are dropped before each, so that all read from disk. Loading needs
-16 GB of free memory and is left out where there is less; its memory is then the size of the weights, which no load
+15 GB of free memory and is left out where there is less; its memory is then the size of the weights, which no load
 into memory can go below.
 """
 
@@ -28,7 +28,7 @@ from table import RESULTS, Row, write
 
 WIDTH, FEED, DEPTH, HEADS, VOCABULARY = 4096, 11008, 32, 32, 32000
 SHARDS, TOKENS = 8, 1024
-NEEDED = 16 << 30
+NEEDED = 14 << 30
 LIMIT = 3 << 30
 
 
