@@ -108,7 +108,7 @@ def test_offspring_is_found_and_what_was_done_to_it_named(
     assert p < 1e-4
     assert 0 < (record.estimate("merge/other_parents_at_most").value or 0) < 0.1
     assert record.access == "weights"
-    assert "HuRef; 95 % of independent models stay below" in " ".join(answer.out.split())
+    assert "lineage/similarity: HuRef; " in " ".join(answer.out.split())
     assert cli("compare-weights", models / "base", models / "offspring", "--expect", "same").code == 0
 
 

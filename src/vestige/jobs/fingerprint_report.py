@@ -11,6 +11,7 @@ from vestige.metrics.interval import t_quantile
 from vestige.record import Cell, Estimate, Figure, NotDone, Section, Series, Table
 
 _LEVEL = 0.95
+_NO_LIMIT = "independent models of like data reach any value, so it decides nothing alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,9 @@ def _beside_strangers(answer: Answer) -> str:
     """What independent models reach in the kind of evidence that the similarity is of."""
     for item in answer.comparison.evidence:
         if item.finding.evidence in ("HuRef", "SketchedTerms") and item.finding.value is not None:
-            return f"{item.finding.evidence}; 95 % of independent models stay below {_reach(item, answer):.2f}"
+            reach = _reach(item, answer)
+            below = f"95 % of independent models stay below {reach:.2f}" if reach < 1 else _NO_LIMIT
+            return f"{item.finding.evidence}; {below}"
     return "the models share too few tokens"
 
 
@@ -109,8 +112,6 @@ def _aligned_cosine(found: Comparison) -> float | None:
 
 def sections(answer: Answer) -> list[Section]:
     """Evidence with its chart, and what was undone."""
-    found = answer.comparison
-    undone: list[list[Cell]] = [[item.transformation.value, item.amount, item.unit] for item in found.undone]
     return [
         Section(
             name="evidence",
@@ -122,19 +123,21 @@ def sections(answer: Answer) -> list[Section]:
             tables=[evidence_table(answer)],
             figures=[_chart(answer)],
         ),
-        Section(
-            name="undone",
-            title="What was undone",
-            text=["Changes between the two models that were found and taken back before their weights were compared."]
-            if undone
-            else ["Nothing was found that had to be taken back, or the models are not of one lineage."],
-            tables=[
-                Table(name="undone", title="By name", columns=["transformation", "amount", "unit"], rows=undone),
-            ]
-            if undone
-            else [],
-        ),
+        _undone(answer.comparison),
     ]
+
+
+def _undone(found: Comparison) -> Section:
+    title = "What was undone"
+    if not found.undone:
+        said = "Nothing was found that had to be taken back, or the models are not of one lineage."
+        return Section(name="undone", title=title, text=[said])
+    rows: list[list[Cell]] = [
+        [item.transformation.value, float(f"{item.amount:.3g}"), item.unit] for item in found.undone
+    ]
+    table = Table(name="undone", title=title, columns=["transformation", "amount", "unit"], rows=rows)
+    said = "Changes between the two models that were found and taken back before their weights were compared."
+    return Section(name="undone", title=title, text=[said], tables=[table])
 
 
 def evidence_table(answer: Answer) -> Table:
@@ -151,17 +154,17 @@ def evidence_table(answer: Answer) -> Table:
 
 def _row(item: Weighed, answer: Answer, claims: dict[str, str]) -> list[Cell]:
     finding = item.finding
-    reach = f"{_reach(item, answer):.2f}"
+    reach = f"{_reach(item, answer):.2f}" if _reach(item, answer) < 1 else "any value"
     said = claims.get(finding.evidence, "") if finding.value is not None else f"not told: {finding.reason}"
     value = None if finding.value is None else round(finding.value, 4)
     return [finding.evidence, value, reach, None if item.p_value is None else f"{item.p_value:.1e}", said]
 
 
 def _reach(item: Weighed, answer: Answer) -> float:
-    """What 95 % of independent pairs stay below."""
+    """What 95 % of independent pairs stay below; 1 where they may reach any value."""
     floor = answer.judge.calibration.floor(item.finding.evidence)
     scale = math.sqrt((item.finding.deviation**2 + floor.spread**2) * (1 + 1 / floor.pairs))
-    return floor.mean + t_quantile(floor.pairs - 1, 2 * _LEVEL - 1) * scale
+    return min(1.0, floor.mean + t_quantile(floor.pairs - 1, 2 * _LEVEL - 1) * scale)
 
 
 def _chart(answer: Answer) -> Figure:
@@ -183,7 +186,11 @@ def _chart(answer: Answer) -> Figure:
 def not_looked_at(answer: Answer, weights: bool) -> list[NotDone]:
     """What cards cannot tell, and evidence without a value."""
     missing = [
-        NotDone(what=item.finding.evidence, reason=item.finding.reason, remedy="compare models that have it.")
+        NotDone(
+            what=item.finding.evidence,
+            reason=f"{item.finding.reason[:1].upper()}{item.finding.reason[1:]}.",
+            remedy="The other kinds decide.",
+        )
         for item in answer.comparison.evidence
         if item.finding.value is None
     ]
@@ -193,7 +200,7 @@ def not_looked_at(answer: Answer, weights: bool) -> list[NotDone]:
             NotDone(
                 what=f"{kinds}, and naming what was done to a model",
                 reason="a card was given in place of a model.",
-                remedy="compare the models themselves.",
+                remedy="Compare the models themselves.",
             )
         )
     return missing
