@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -58,9 +59,26 @@ def deep(model, kind="qwen2", seed=0):
     return model(kind, seed, layers=DEEP)
 
 
-def test_a_model_is_itself_and_evidence_says_what_it_is(model, pair, evidence):
-    base = deep(model)
-    found = evidence.measure(pair(base, base))
+@pytest.fixture(scope="module")
+def moved(model, pair):
+    """A deep model beside itself after some steps; what kinds of evidence have in common is found once."""
+
+    @cache
+    def beside(kind="qwen2", steps=()):
+        base = deep(model, kind)
+        return pair(base, laundered(base, steps, 1))
+
+    return beside
+
+
+@pytest.fixture(scope="module")
+def apart(model, pair):
+    """Two deep models of one make that have nothing in common."""
+    return cache(lambda seed: pair(deep(model), deep(model, seed=seed)))
+
+
+def test_a_model_is_itself_and_evidence_says_what_it_is(moved, evidence):
+    found = evidence.measure(moved())
     assert found.evidence == type(evidence).__name__
     assert found.value == pytest.approx(1, abs=1e-6)
     assert found.deviation > 0
@@ -69,8 +87,8 @@ def test_a_model_is_itself_and_evidence_says_what_it_is(model, pair, evidence):
     assert evidence.source
 
 
-def test_independent_models_lie_within_what_chance_allows(model, pair, evidence):
-    values = [evidence.measure(pair(deep(model), deep(model, seed=seed))) for seed in (1, 2, 3)]
+def test_independent_models_lie_within_what_chance_allows(apart, evidence):
+    values = [evidence.measure(apart(seed)) for seed in (1, 2, 3)]
     if isinstance(evidence, ParameterCosine):  # gains lie near one in all models, a known fault of the method
         assert min(found.value for found in values) > 0.1
         return
@@ -79,22 +97,20 @@ def test_independent_models_lie_within_what_chance_allows(model, pair, evidence)
         assert abs(found.value) < (1.0 if isinstance(evidence, ReefLike) else 5 * found.deviation)
 
 
-def test_every_symmetry_leaves_our_evidence_alone(model, pair, our_evidence):
+def test_every_symmetry_leaves_our_evidence_alone(moved, our_evidence):
     for kind, steps in (
         ("qwen2", (FoldGains(), ResidualRotation(), GainShift(), *INNER)),
         ("qwen2", (GainShift(), ResidualPermutation(), ResidualSigns(), *INNER)),
         ("gpt2", (FoldMeans(), FoldGains(), FoldBiases(), ResidualRotation(), KeyBias(), ValueBias(), *INNER[:4])),
     ):
-        base = deep(model, kind)
-        found = our_evidence.measure(pair(base, laundered(base, steps, 1)))
+        found = our_evidence.measure(moved(kind, steps))
         # Small singular values hold the rounding of large ones.
         tolerance = 0.02 if isinstance(our_evidence, ProductSpectra) else 1e-5
         assert found.value == pytest.approx(1, abs=tolerance), (kind, found)
 
 
-def test_our_evidence_falls_with_noise(model, pair, our_evidence):
-    base = deep(model)
-    values = [our_evidence.measure(pair(base, Noise(level).apply(base, 0))).value for level in (0.01, 0.3, 3.0)]
+def test_our_evidence_falls_with_noise(moved, our_evidence):
+    values = [our_evidence.measure(moved(steps=(Noise(level),))).value for level in (0.01, 0.3, 3.0)]
     assert values == sorted(values, reverse=True)
     assert values[0] > 0.9
 
