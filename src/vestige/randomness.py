@@ -30,6 +30,9 @@ class Stream(IntEnum):
     TRAIN = 9
     SHADOW = 10
     GEOMETRY = 11
+    SKETCH = 12
+    LAUNDER = 13
+    PORTRAIT = 20
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:
