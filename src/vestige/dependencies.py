@@ -35,7 +35,7 @@ REQUIRED = (
 )
 """Distributions that vestige cannot do without."""
 
-OPTIONAL = ("transformers", "datasets", "accelerate", "peft", "opacus", "faiss-cpu", "torchvision")
+OPTIONAL = ("transformers", "datasets", "accelerate", "peft", "opacus", "faiss-cpu", "zuko", "cma", "torchvision")
 """Distributions that vestige, or diffusers under it, takes up where they are present."""
 
 _LONGEST_REASON = 200

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     TRAIN = 9
     SHADOW = 10
     GEOMETRY = 11
+    RARE = 12
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:
