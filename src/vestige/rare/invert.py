@@ -154,7 +154,7 @@ def uncovered(scene: Scene, bank: npt.ArrayLike, count: int) -> Integers:
     before is passed over. Fewer than ``count`` may come back, and rows that the bank covers never do.
     """
     known = matrix(bank, "bank")
-    real, radii = scene.manifold.rows, np.sqrt(scene.manifold.squared_radii)
+    real, radii = scene.manifold.rows, scene.manifold.balls.radii
     same_width(known, real, "bank and real features")
     distance = np.array([np.linalg.norm(known - row, axis=1).min() for row in real])
     gap = distance - radii
@@ -183,6 +183,6 @@ def near_uncovered(
             expected="a real row that no generation comes near.",
             remedy="search from the prior or near references of your own; there is no gap of this kind to fill.",
         )
-    targets, reach = scene.manifold.rows[rows], np.sqrt(scene.manifold.squared_radii[rows])
+    targets, reach = scene.manifold.rows[rows], scene.manifold.balls.radii[rows]
     found = (inversion or Inversion()).invert(scene, targets, seed)
     return References(found.latents, targets, reach, reach, rows, found.labels), found

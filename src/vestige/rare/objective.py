@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from scipy.stats import chi
@@ -18,25 +18,42 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One iterate of r groups of N samples, as an objective sees it.
+class Edges:
+    """How near r groups of N samples are to where they may not go.
 
-    ``features`` x [r, N, d]; ``log_density`` log p(x) [r, N]; ``distance`` ||x - x*|| [r, N]; ``ratio`` [r, N], the
-    least of distance / radius over real balls; ``reach`` d* and ``unit`` [r, 1] as in
-    :class:`~vestige.rare.scene.References`.
+    ``ratio`` [r, N] is the least of distance / radius over real balls, ``distance`` [r, N] is ||x - x*||, ``reach``
+    [r, 1] is d*; ``from_ball`` and ``from_reference`` [r, N, d] lead from the centre of that ball, and from x*, to x.
     """
 
-    features: Tensor
-    log_density: Tensor
-    distance: Tensor
     ratio: Tensor
+    distance: Tensor
     reach: Tensor
-    unit: Tensor
+    from_ball: Tensor
+    from_reference: Tensor
+
+    @property
+    def beyond(self) -> Tensor:
+        """``ratio - 1`` and ``distance / reach - 1`` [2, r, N]: positive outside."""
+        return torch.stack([self.ratio, self.distance / self.reach]) - 1
 
     @property
     def accepted(self) -> Tensor:
         """Whether each sample lies inside the real manifold and within reach [r, N]."""
         return (self.ratio <= 1) & (self.distance <= self.reach)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One iterate of r groups of N samples, as an objective sees it.
+
+    ``features`` x [r, N, d] and ``log_density`` log p(x) [r, N], of the features that the objective guards; ``unit``
+    [r, 1] as in :class:`~vestige.rare.scene.References`.
+    """
+
+    features: Tensor
+    log_density: Tensor
+    edges: Edges
+    unit: Tensor
 
 
 class Terms(NamedTuple):
@@ -81,6 +98,14 @@ class Objective(ABC):
     @abstractmethod
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
+
+    def guarded(self, features: Tensor, edges: Edges) -> Tensor:
+        """Features [r, N, d] of the same values, through which the gradient of rarity and diversity flows."""
+        return features
+
+    def stride_at(self, step: int) -> float:
+        """Most that features may move at a step, in units of d*; infinite for no limit."""
+        return math.inf
 
     def confined(self, latents: Tensor) -> Tensor:
         """Latents [n, ...] as they are allowed to be; called after every step."""
@@ -127,7 +152,7 @@ class DivRareGen(Objective):
 
     def terms(self, view: View, density: FittedDensity) -> Terms:
         """The three terms of each sample are both loss and rank."""
-        outside = torch.where(torch.isinf(view.reach), 0.0, (view.distance - view.reach).clamp_min(0))
+        outside = (view.edges.distance - view.edges.reach).clamp_min(0)
         spread = squared_spread(view.features)
         loss = view.log_density + self.similarity * outside.square() - self.diversity * spread
         return Terms(loss, loss.detach())
@@ -202,6 +227,7 @@ class RareSearch(Objective):
     controls: Controls = Controls()
     margin: float = 0.1
     push: float = 10.0
+    stride: float = 0.1
     shell: float = 1e-3
     cool: float = 0.3
 
@@ -222,10 +248,15 @@ class RareSearch(Objective):
     def terms(self, view: View, density: FittedDensity) -> Terms:
         """The pull, faded, and the push; ranked by the pull alone, since all that are compared lie inside."""
         pull = self._pull(view, density)
-        beyond = torch.stack([view.ratio, view.distance / view.reach]) - 1
-        fade = (-beyond.detach().amax(0) / self.margin).clamp(0, 1)
-        push = (beyond + self.margin).clamp_min(0).square().sum(0) / self.margin
-        return Terms(fade * pull + self.push * push, pull.detach())
+        push = (view.edges.beyond + self.margin).clamp_min(0).square().sum(0) / self.margin
+        return Terms(pull + self.push * push, pull.detach())
+
+    def guarded(self, features: Tensor, edges: Edges) -> Tensor:
+        """Without the part of the pull that leads over an edge, as far as that is near."""
+        near = 1 - (-edges.beyond.detach() / self.margin).clamp(0, 1)
+        for outward, share in zip((edges.from_ball, edges.from_reference), near, strict=True):
+            features = cast(Tensor, _Guard.apply(features, outward, share))
+        return features
 
     def _pull(self, view: View, density: FittedDensity) -> Tensor:
         rarity, diversity = self.weights
@@ -238,9 +269,28 @@ class RareSearch(Objective):
         left = (self.steps - step) / max(1.0, self.cool * self.steps)
         return self.rate * (0.1 + 0.9 * min(1.0, left))
 
+    def stride_at(self, step: int) -> float:
+        """In proportion to the rate."""
+        return self.stride * self.rate_at(step) / self.rate
+
     def confined(self, latents: Tensor) -> Tensor:
         """Scaled to the nearest allowed norm."""
         return within_shell(latents, self.shell)
+
+
+class _Guard(torch.autograd.Function):
+    """The same features; of the descent that their gradient asks for, a share of what leads outward is taken away."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, outward: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(outward / outward.norm(dim=-1, keepdim=True).clamp_min(_TINY), share)
+        return features.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        normal, share = ctx.saved_tensors
+        over = (-gradients[0] * normal).sum(-1, keepdim=True).clamp_min(0)
+        return gradients[0] + share[..., None] * over * normal, None, None
 
 
 def within_shell(latents: Tensor, share: float) -> Tensor:

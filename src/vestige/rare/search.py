@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -20,7 +21,7 @@ from vestige.rare.density.density import FittedDensity
 from vestige.rare.draws import Draw
 from vestige.rare.found import Found
 from vestige.rare.manifold import Manifold
-from vestige.rare.objective import Objective, View
+from vestige.rare.objective import Edges, Objective, View
 from vestige.rare.scene import References, Scene
 from vestige.rare.settings import named, settings
 from vestige.store import Store
@@ -29,6 +30,7 @@ _BALLS = 16
 """Real balls that a sample is measured against between two looks at all of them."""
 
 _LOOK_EVERY = 5
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ def steps(scene: Scene, references: References, objective: Objective, seed: int)
     """
     scene.generator.need_gradient("A search by gradient")
     latents = starts(scene, references, objective, seed)
-    walk = _Walk.begin(scene, references, latents)
+    walk = _Walk.begin(scene, references, objective, latents)
     optimizer = torch.optim.Adam([latents], lr=objective.rate)
     best, rank = latents.detach().clone(), torch.full(walk.shape, torch.inf, device=latents.device)
     for step in range(objective.steps + 1):
@@ -70,17 +72,19 @@ def steps(scene: Scene, references: References, objective: Objective, seed: int)
         with torch.set_grad_enabled(not last):
             view = walk.view(latents, step)
             terms = objective.terms(view, walk.density)
-        better = view.accepted & (terms.rank < rank)
+        better = view.edges.accepted & (terms.rank < rank)
         rank = torch.where(better, terms.rank, rank)
         best[better.flatten()] = latents.detach()[better.flatten()]
         yield walk.state(step, latents, view, best, rank)
         if last:
             return
+        before = latents.detach().clone()
         (latents.grad,) = torch.autograd.grad(terms.loss.sum(), [latents])
         optimizer.param_groups[0]["lr"] = objective.rate_at(step)
         optimizer.step()
         with torch.no_grad():
-            latents.copy_(objective.confined(latents))
+            reined = walk.reined(before, latents, view, objective.stride_at(step))
+            latents.copy_(objective.confined(reined))
 
 
 def starts(scene: Scene, references: References, objective: Objective, seed: int) -> Tensor:
@@ -99,7 +103,7 @@ class _Walk:
     """What one batch of groups needs at every step, on the generator's device and in its precision."""
 
     scene: Scene
-    references: References
+    objective: Objective
     density: FittedDensity
     manifold: Manifold
     labels: Tensor | None
@@ -109,9 +113,10 @@ class _Walk:
     shape: tuple[int, int]
     before: Calls
     balls: Tensor | None = None
+    last: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
-    def begin(scene: Scene, references: References, latents: Tensor) -> _Walk:
+    def begin(scene: Scene, references: References, objective: Objective, latents: Tensor) -> _Walk:
         device, r = latents.device, len(references)
         members = len(latents) // r
 
@@ -120,7 +125,7 @@ class _Walk:
 
         return _Walk(
             scene=scene,
-            references=references,
+            objective=objective,
             density=copy.deepcopy(scene.density).to(device, torch.float32),
             manifold=copy.deepcopy(scene.manifold).to(device, torch.float32),
             labels=None if references.labels is None else references.labels.repeat_interleave(members),
@@ -136,14 +141,37 @@ class _Walk:
         if self.balls is None or step % _LOOK_EVERY == 0:
             self.balls = self.manifold.nearest_balls(features.detach(), _BALLS)
         grouped = features.view(*self.shape, -1)
-        return View(
-            features=grouped,
-            log_density=self.density.log_prob(features, self.labels).view(self.shape),
-            distance=(grouped - self.anchors).square().sum(2).clamp_min(1e-24).sqrt(),
-            ratio=self.manifold.ratio(features, self.balls).view(self.shape),
+        ratio, centres = self.manifold.ratio(features, self.balls)
+        edges = Edges(
+            ratio=ratio.view(self.shape),
+            distance=(grouped - self.anchors).square().sum(2).clamp_min(_TINY).sqrt(),
             reach=self.reach,
-            unit=self.unit,
+            from_ball=(features - centres).detach().view_as(grouped),
+            from_reference=(grouped - self.anchors).detach(),
         )
+        guarded = self.objective.guarded(grouped, edges)
+        log_density = self.density.log_prob(guarded.flatten(0, 1), self.labels)
+        return View(guarded, log_density.view(self.shape), edges, self.unit)
+
+    def reined(self, before: Tensor, after: Tensor, view: View, stride: float) -> Tensor:
+        """``after``, its step from ``before`` shortened so that features move by no more than ``stride`` units.
+
+        How far features move for a step in the latent is taken from the last step; at the first, from the mean over
+        the prior.
+        """
+        if math.isinf(stride):
+            return after
+        x, move = view.features.detach().flatten(0, 1), after - before
+        if self.last is None:
+            stretch = self.scene.typical_distance / math.sqrt(2 * self.scene.generator.latent_size)
+            stretch = torch.full((len(x),), stretch, device=x.device)
+        else:
+            z_last, x_last = self.last
+            stretch = (x - x_last).norm(dim=1) / (before - z_last).flatten(1).norm(dim=1).clamp_min(_TINY)
+        self.last = before, x
+        length = (stretch * move.flatten(1).norm(dim=1)).clamp_min(_TINY)
+        share = (stride * self.unit.expand(self.shape).flatten() / length).clamp(max=1)
+        return before + share.view(-1, *[1] * (move.ndim - 1)) * move
 
     def state(self, step: int, latents: Tensor, view: View, best: Tensor, rank: Tensor) -> State:
         def grouped(flat: Tensor) -> Tensor:
@@ -153,9 +181,9 @@ class _Walk:
             step=step,
             latents=grouped(latents),
             log_density=view.log_density.detach(),
-            distance=view.distance.detach(),
-            ratio=view.ratio.detach(),
-            accepted=view.accepted.detach(),
+            distance=view.edges.distance.detach(),
+            ratio=view.edges.ratio.detach(),
+            accepted=view.edges.accepted.detach(),
             best=grouped(best),
             found=torch.isfinite(rank),
             calls=self.scene.generator.calls.since(self.before),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -32,6 +32,6 @@ def named(method: DataclassInstance) -> str:
     for f in dataclasses.fields(method):
         value = getattr(method, f.name)
         if value != getattr(usual, f.name):
-            inner = None if isinstance(value, type) or not dataclasses.is_dataclass(value) else named(value)
-            changed.append(f"{f.name}={inner or plain(value)}")
+            inner = not isinstance(value, type) and dataclasses.is_dataclass(value)
+            changed.append(f"{f.name}={named(cast('DataclassInstance', value)) if inner else plain(value)}")
     return type(method).__name__ + (f"({', '.join(changed)})" if changed else "")

@@ -16,7 +16,7 @@ from vestige.metrics.arrays import FloatArray
 from vestige.randomness import Stream, generator
 from vestige.rare.baselines.baseline import Baseline, labels_for
 from vestige.rare.draws import Draw
-from vestige.rare.objective import Objective, RareSearch, View
+from vestige.rare.objective import Edges, Objective, RareSearch, View
 from vestige.rare.scene import References, Scene
 
 _REFUSED = 1e6
@@ -108,7 +108,8 @@ class CmaEs(Baseline):
         reach, unit = torch.tensor([[reference.reach[0]]]), torch.tensor([[reference.unit[0]]])
         # Only the last of each group is asked for: the others may stand with its numbers.
         log_density, distance, ratio = (v.expand(n, x.shape[1]) for v in (log_density, distance, ratio))
-        view = View(x, log_density, distance, ratio, reach, unit)
+        edges = Edges(ratio, distance, reach, x, x - torch.from_numpy(reference.features))
+        view = View(x, log_density, edges, unit)
         rank = self.objective.terms(view, scene.density).rank[:, -1]
-        beyond = torch.maximum(ratio, distance / reach)[:, -1] - 1
-        return torch.where(view.accepted[:, -1], rank, _REFUSED + beyond).double().numpy()
+        beyond = edges.beyond.amax(0)[:, -1]
+        return torch.where(edges.accepted[:, -1], rank, _REFUSED + beyond).double().numpy()
