@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vestige import __version__
-from vestige.cli import bench, erasing, geometry, ledger, training
+from vestige.cli import bench, erasing, geometry, ledger, metrics, training
 from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt, named_sampler
 from vestige.dependencies import require_working_dependencies
 from vestige.errors import InvalidInput, VestigeError
@@ -30,6 +30,7 @@ training.register(app)
 geometry.register(app)
 bench.register(app)
 ledger.register(app)
+metrics.register(app)
 
 
 def _show_version(asked: bool) -> None:

@@ -55,6 +55,7 @@ class Authenticity:
     ----------
     nearest : distance [m] to the nearest training row. index : that row's place among those given (the first of
         copies, the lower one of ties).
+    ratio : [m], ``nearest`` over the distance of that training row to its nearest other one.
     authentic : [m], whether the row is farther from that training row than this one is from every other one.
     share : share that is authentic, in [0, 1]; rows of the training distribution that were not trained on reach about
         one half. copies : share at distance 0. Both are exact intervals for this training set.
@@ -62,6 +63,7 @@ class Authenticity:
 
     nearest: FloatArray
     index: IndexArray
+    ratio: FloatArray
     authentic: npt.NDArray[np.bool_]
     share: Interval
     copies: Interval
@@ -83,6 +85,7 @@ def authenticity(
     return Authenticity(
         nearest=np.sqrt(squared),
         index=training.index[place],
+        ratio=np.sqrt(squared / training.balls.squared_radii[place]),
         authentic=authentic,
         share=clopper_pearson(int(authentic.sum()), len(rows), confidence),
         copies=clopper_pearson(int(np.count_nonzero(squared == 0)), len(rows), confidence),

@@ -9,6 +9,7 @@ The smallest estimates of short segments say where to look, and nothing that gro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -37,11 +38,11 @@ _OPEN = 8
 _LONGEST = 1e37
 """Squared lengths above this overflow in float32."""
 
-_PRODUCT_ERROR = 1e-3
-"""Error of an estimate relative to the squared radius above which products of distances need float64."""
+_ROUNDING = 1e-4
+"""Rounding relative to the squared radius above which estimates do not serve for products of distances."""
 
-_CLOSE = 1e-2
-"""Squared distances below this share of the squared radius are taken anew for products of distances."""
+_CLOSE = 100
+"""Times the rounding below which squared distances are always taken anew for such products."""
 
 Pairs = tuple[IndexArray, IndexArray]
 
@@ -230,12 +231,15 @@ class Tile:
         """Rows of that side with a pair within the radius, and min(1, d^2 / ``square``) of all pairs of these rows.
 
         The rows are counted within the strip; the shares keep the shape of the tile, without the other rows of that
-        side. Not exact but to rounding: float64 takes the place of float32 where its error is above a thousandth, and
-        near-duplicates are taken from differences, so that a copy is at 0.
+        side. Not exact but to rounding: float64 takes the place of float32 where that rounds by more than 1e-4, and
+        differences that of estimates where float64 does as well; near-duplicates are always taken from differences.
         """
         own, other = self._sides(side)
-        error = float(np.median(own.error(False)) + np.median(other.error(False)))
-        wide = len(self._precisions) == 1 or error > _PRODUCT_ERROR * square
+        # What rounding usually amounts to, for errors of many terms cancel; the bound would be sqrt(d) times that.
+        usual = 8 * math.sqrt(own.values.shape[1]) * float(np.median(own.norm2) + np.median(other.norm2))
+        wide = len(self._precisions) == 1 or usual * 2.0**-24 > _ROUNDING * square
+        usual *= 2.0**-53 if wide else 2.0**-24
+        close = _CLOSE * usual if usual <= _ROUNDING * square else square
         mine, most = own.error(wide), float(other.error(wide).max())
         least = self._segments(side, wide).amin(0).numpy()[: len(own)]
         rows = np.flatnonzero(least <= square + mine + most)
@@ -243,11 +247,19 @@ class Tile:
         if len(rows) < len(own):
             estimates = estimates.index_select(int(side), torch.from_numpy(rows))
         shares = estimates.mul(1.0 / square if square > 0 else torch.inf).clamp_(0.0, 1.0)
-        i, j, _ = self._below(side, np.maximum(_CLOSE * square, mine + most), wide)
+        i, j, _ = self._below(side, np.full(len(own), close), wide)
         exact = np.minimum(self._exact(side, i, j), square) / square if square > 0 else self._exact(side, i, j) > 0
         place = torch.from_numpy(np.searchsorted(rows, i)), torch.from_numpy(j)
         shares[place if side is Side.FIRST else place[::-1]] = torch.from_numpy(exact).to(shares.dtype)
         return rows, shares
+
+
+def _middle(rows: Features) -> FloatArray:
+    """A point [d] amid the rows, from which most are not far: the mean of the half that is nearer to the mean."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    squared = [np.sum(np.square(rows[part] - mean), axis=1) for part in blocks(len(rows), _WIDTH)]
+    distance2 = np.concatenate(squared)
+    return rows[distance2 <= np.median(distance2)].mean(axis=0, dtype=np.float64)
 
 
 def _nothing() -> tuple[IndexArray, IndexArray, IndexArray]:
@@ -289,7 +301,7 @@ class Tiles:
         return sum(len(left) for left, _ in self._places())
 
     def __iter__(self) -> Iterator[Tile]:
-        centre = self._second.mean(axis=0, dtype=np.float64)
+        centre = _middle(self._second)
         held: dict[int, Strip] = {}
         for left, right in self._places():
             held = {

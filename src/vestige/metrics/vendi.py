@@ -41,7 +41,7 @@ def vendi_score(
         )
     n, d = checked.shape
     moments = _moments(checked, dealt(n, seed, groups))
-    values = np.array([_diversity(np.asarray(np.linalg.eigvalsh(matrix)), order) for matrix in moments])
+    values = np.array([_diversity(matrix, order) for matrix in moments])
     return around(float(values[0]), 0.0, values[1:], n, confidence, (1.0, float(min(n, d))))
 
 
@@ -77,8 +77,9 @@ def _unit(rows: Features) -> FloatArray:
     return wide / np.sqrt(np.sum(wide * wide, axis=1, keepdims=True))
 
 
-def _diversity(spectrum: FloatArray, order: float) -> float:
-    """exp of the Rényi entropy of eigenvalues; those within rounding of zero are zero."""
+def _diversity(matrix: FloatArray, order: float) -> float:
+    """exp of the Rényi entropy of the eigenvalues; those within rounding of zero are zero."""
+    spectrum = np.asarray(np.linalg.eigvalsh(matrix), dtype=np.float64)
     share = np.where(spectrum > spectrum.size * np.finfo(np.float64).eps * spectrum[-1], spectrum, 0.0)
     share /= share.sum()
     if order == 1:
