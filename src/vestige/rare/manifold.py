@@ -29,7 +29,7 @@ class Place:
 
     ``ratio`` [n] is the least of distance / radius over all balls: the point is inside where it is at most 1.
     ``rarity`` [n] is the smallest radius of a ball that holds the point (the rarity score of Han et al. 2023, arXiv
-    2206.08549), NaN where none does. ``percentile`` [n] is the share of real radii below it, equal ones half, NaN alike.
+    2206.08549), NaN where none does; ``percentile`` [n] is the share of real radii below it, equal ones half.
     """
 
     ratio: FloatArray

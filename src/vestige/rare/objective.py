@@ -133,7 +133,7 @@ class DivRareGen(Objective):
     """
 
     claim: ClassVar[str] = "lowers log p, stays near a reference and spreads out; the best accepted iterate counts"
-    source: ClassVar[str] = "DivRareGen; equation and settings as published, see the documentation of this method"
+    source: ClassVar[str] = "Lee et al. 2025 (AAAI), arXiv 2412.19543"
 
     similarity: float = 30.0
     diversity: float = 0.002
@@ -202,18 +202,19 @@ class RareSearch(Objective):
 
     A sample is drawn by ``w_r relu((log p(x_i) - tau) / s) - w_d mean_{j != i} ||x_i - x_j|| / d*``: tau is the
     quantile of real log densities that the wanted rarity names, s their standard deviation, and there is nothing to
-    gain below tau. It may go neither beyond the real balls nor beyond d*: with the violations
-    ``c = distance / radius - 1`` of the nearest ball and ``c = ||x - x*|| / d* - 1``, the pull fades by the factor
-    ``clip(-max c / margin, 0, 1)`` as an edge comes near, and ``relu(c + margin)^2 / margin`` pushes back from there.
-    At an edge nothing is left but the push, so that samples end inside whatever the weights are, and the last step can
-    be used. After each step the latent is pulled back between two quantiles of the norm of a standard normal, where the
-    generator was trained.
+    gain below tau. It may go neither beyond the real balls nor beyond d*. With the violations
+    ``c = distance / radius - 1`` of the nearest ball and ``c = ||x - x*|| / d* - 1``, ``relu(c + margin)^2 / margin``
+    pushes it back from an edge, and a share ``clip(1 + c / margin, 0, 1)`` of the pull that leads straight over that
+    edge is taken away, so that at the edge the pull leads along it and the push inward, whatever the weights are. A
+    step moves features by no more than a stride. After it the latent is pulled back between two quantiles of the norm
+    of a standard normal, where the generator was trained. The last step can be used.
 
     Parameters
     ----------
     controls : what is wanted.
     margin : width of the zone before an edge, as a share of radius and d*.
     push : weight of the push.
+    stride : most that features move at a step, in units of d*; it falls with the rate.
     shell : share of the prior whose latents are shorter (longer) than the inner (outer) bound on the norm.
     cool : share of the steps, at the end, over which the rate falls evenly to a tenth.
     """
@@ -221,11 +222,11 @@ class RareSearch(Objective):
     claim: ClassVar[str] = (
         "as rare as asked for and no rarer, spread out, kept on the real manifold and near the reference"
     )
-    source: ClassVar[str] = "the objective of DivRareGen with each term bounded and in units of the data"
+    source: ClassVar[str] = "after Lee et al. 2025, arXiv 2412.19543, each term bounded and in units of the data"
 
     rate: float = 5e-2
     controls: Controls = Controls()
-    margin: float = 0.1
+    margin: float = 0.05
     push: float = 10.0
     stride: float = 0.1
     shell: float = 1e-3
@@ -233,10 +234,12 @@ class RareSearch(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.margin < 1 or self.push <= 0 or not 0 < self.shell < 0.5 or not 0 <= self.cool <= 1:
+        shares = 0 < self.margin < 1 and 0 < self.shell < 0.5 and 0 <= self.cool <= 1
+        if not shares or min(self.push, self.stride) <= 0:
             raise InvalidInput(
-                f"margin={self.margin:g}, push={self.push:g}, shell={self.shell:g}, cool={self.cool:g}.",
-                expected="a margin within (0, 1), a positive push, a shell within (0, 0.5), cooling within [0, 1].",
+                f"margin={self.margin:g}, push={self.push:g}, stride={self.stride:g}, shell={self.shell:g}, "
+                f"cool={self.cool:g}.",
+                expected="margin in (0, 1), push and stride above 0, shell in (0, 0.5), cool in [0, 1].",
                 remedy="change the setting.",
             )
 
