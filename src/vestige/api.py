@@ -39,6 +39,7 @@ from vestige.jobs.erase import Erasure, erase
 from vestige.jobs.geometry import geometry
 from vestige.jobs.increments import apply_increments, compose_increments, remove_increments
 from vestige.jobs.ledger import Replay, apply_ledger, describe_ledger, replay_ledger, withdraw_increment
+from vestige.jobs.metrics import metrics
 from vestige.jobs.policy import Policy, load_policy
 from vestige.jobs.prepare import deduplicate, insert_canaries
 from vestige.jobs.run import Run
@@ -140,6 +141,7 @@ __all__ = [
     "load_plan",
     "load_policy",
     "load_weights",
+    "metrics",
     "remove_increments",
     "replay_ledger",
     "shadow",

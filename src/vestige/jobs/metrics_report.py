@@ -91,7 +91,7 @@ class Measurements:
 
 
 def summary(found: Measurements) -> list[Estimate]:
-    """Headline numbers, the footing with each."""
+    """Headline numbers."""
     n, unit = found.neighbours, f"squared units of {found.judge}"
     lines = [
         ("fidelity/precision", n.fidelity.precision, "share", "generated images in the real manifold"),
@@ -106,8 +106,8 @@ def summary(found: Measurements) -> list[Estimate]:
         ("rarity/percentile_of_real", n.real_rarity.percentile, "share", "real images in the balls of the others"),
         ("rarity/score", n.rarity.mean, "units of the features", "mean radius"),
         ("rarity/undefined", n.rarity.undefined, "share", "generated images in no ball, which have no score"),
-        ("distance/frechet", found.frechet, unit, f"at least {fewest(_width(found))} images of both are needed"),
-        ("distance/kernel", found.kernel, "squared, third degree", "0 is expected of equal distributions"),
+        ("distance/frechet", found.frechet, unit, "" if found.frechet is not None else "too few images"),
+        ("distance/kernel", found.kernel, "", "0 is expected of equal distributions"),
     ]
     if found.frechet_of_training is not None:
         lines.append(("distance/frechet_of_training", found.frechet_of_training, unit, "training against real images"))
@@ -119,14 +119,13 @@ def summary(found: Measurements) -> list[Estimate]:
         lines.append(("training/authentic", n.training.share, "share", note))
         lines.append(("training/authentic_of_real", n.real_training.share, "share", "the same of real images"))
         lines.append(("training/copies", n.training.copies, "share", "at distance 0 from a training image"))
-    return [_line(name, value, unit, note, found) for name, value, unit, note in lines]
+    return [_line(name, value, unit, note, n.generated) for name, value, unit, note in lines]
 
 
-def _line(name: str, value: Interval | None, unit: str, note: str, found: Measurements) -> Estimate:
-    told = f"{note}; {found.footing}" if note else found.footing
+def _line(name: str, value: Interval | None, unit: str, note: str, count: int) -> Estimate:
     if value is None:
-        return Estimate(name=name, value=None, n=found.neighbours.generated, unit=unit, note=told)
-    return estimate(name, value, unit, told)
+        return Estimate(name=name, value=None, n=count, unit=unit, note=note)
+    return estimate(name, value, unit, note)
 
 
 def _width(found: Measurements) -> int:
@@ -184,36 +183,46 @@ def sections(found: Measurements, skipped: Sequence[str]) -> list[Section]:
     return parts if found.neighbours.training is None else [*parts, _training(found)]
 
 
-def _row(title: str, value: Interval | None, equal: float | None, found: Measurements) -> list[Cell]:
+_COLUMNS = ("measure", "value", "low", "high", "n", "real images", "low", "high")
+
+
+def _row(title: str, value: Interval | None, real: Interval | float | None = None) -> list[Cell]:
+    """A line of a table: what generated images measure, and what real ones do or would be expected to."""
+    if isinstance(real, float):
+        beside: list[Cell] = [round(real, 4), None, None]
+    else:
+        beside = _rounded(real)
+    return [title, *_rounded(value), None if value is None else value.n, *beside]
+
+
+def _rounded(value: Interval | None) -> list[Cell]:
     numbers = (None, None, None) if value is None else (value.value, value.low, value.high)
-    shown: list[Cell] = [None if v is None or not np.isfinite(v) else round(float(v), 4) for v in numbers]
-    told = None if equal is None else round(equal, 4)
-    return [title, *shown, found.neighbours.generated if value is None else value.n, told]
+    return [None if v is None or not np.isfinite(v) else round(float(v), 4) for v in numbers]
 
 
-_COLUMNS = ("measure", "value", "low", "high", "n", "where real images stand")
+def _opposite(share: Interval) -> Interval:
+    return Interval(1 - share.value, 1 - share.high, 1 - share.low, share.n)
 
 
 def _quality(found: Measurements, skipped: Sequence[str]) -> Section:
     n = found.neighbours
-    training = found.frechet_of_training
     rows = [
-        _row("precision", n.fidelity.precision, 1 - n.real_rarity.undefined.value, found),
-        _row("recall", n.fidelity.recall, None, found),
-        _row("density", n.density.density, 1.0, found),
-        _row("coverage", n.density.coverage, n.density.expected_coverage, found),
-        _row("clipped density", n.clipped.density, 1.0, found),
-        _row("clipped coverage", n.clipped.coverage, 1.0, found),
-        _row("probabilistic precision", n.probabilistic.precision, None, found),
-        _row("probabilistic recall", n.probabilistic.recall, None, found),
-        _row("Fréchet distance", found.frechet, None if training is None else training.value, found),
-        _row("kernel distance", found.kernel, 0.0, found),
-        *([] if found.vendi is None else [_row("Vendi score", found.vendi[0], found.vendi[1].value, found)]),
+        _row("precision", n.fidelity.precision, _opposite(n.real_rarity.undefined)),
+        _row("recall", n.fidelity.recall),
+        _row("density", n.density.density, 1.0),
+        _row("coverage", n.density.coverage, n.density.expected_coverage),
+        _row("clipped density", n.clipped.density, 1.0),
+        _row("clipped coverage", n.clipped.coverage, 1.0),
+        _row("probabilistic precision", n.probabilistic.precision),
+        _row("probabilistic recall", n.probabilistic.recall),
+        _row("Fréchet distance", found.frechet, found.frechet_of_training),
+        _row("kernel distance", found.kernel, 0.0),
+        *([] if found.vendi is None else [_row("Vendi score", *found.vendi)]),
     ]
     text = [
         "Precision and its kin fall when generated images look like no real one, recall and its kin when real images "
-        "are missed. The last column is what images of the real distribution would be expected to score, or what real "
-        "images score among themselves, where that is known."
+        "are missed. The last columns hold what real images score among themselves or, without an interval, what "
+        "images of the real distribution would be expected to score."
     ]
     if skipped:
         text.append(f"{len(skipped)} unreadable files were left out: {', '.join(skipped[:5])}.")
@@ -222,7 +231,8 @@ def _quality(found: Measurements, skipped: Sequence[str]) -> Section:
         title="Fidelity, diversity and distance",
         columns=list(_COLUMNS),
         rows=rows,
-        caption=f"{found.footing}. Vendi scores are those of equally many images of both sides.",
+        caption=f"{found.footing}. Vendi scores are those of equally many images of both sides; the Fréchet distance "
+        "beside that of the generated images is that of training images, where there are some.",
     )
     return Section(name="quality", title="How good and how diverse", text=text, tables=[table])
 
@@ -230,9 +240,9 @@ def _quality(found: Measurements, skipped: Sequence[str]) -> Section:
 def _rare(found: Measurements) -> Section:
     n = found.neighbours
     rows = [
-        _row("mean percentile", n.rarity.percentile, n.real_rarity.percentile.value, found),
-        _row("mean rarity score", n.rarity.mean, n.real_rarity.mean.value, found),
-        _row("share without a score", n.rarity.undefined, n.real_rarity.undefined.value, found),
+        _row("mean percentile", n.rarity.percentile, n.real_rarity.percentile),
+        _row("mean rarity score", n.rarity.mean, n.real_rarity.mean),
+        _row("share without a score", n.rarity.undefined, n.real_rarity.undefined),
     ]
     table = Table(
         name="rarity",
@@ -279,8 +289,8 @@ def _training(found: Measurements) -> Section:
         title="Beside the training images",
         columns=list(_COLUMNS),
         rows=[
-            _row("share authentic", mine.share, real.share.value, found),
-            _row("share of copies", mine.copies, real.copies.value, found),
+            _row("share authentic", mine.share, real.share),
+            _row("share of copies", mine.copies, real.copies),
         ],
         caption=f"{found.footing}; {len(found.images['training']):,} training images, of which copies count once.",
     )
@@ -289,7 +299,7 @@ def _training(found: Measurements) -> Section:
         title="Distance to the nearest training image",
         kind="histogram",
         series=[_histogram("generated", mine.ratio, _WIDEST), _histogram("real", real.ratio, _WIDEST)],
-        x_label="over that image's distance to its nearest other one",
+        x_label="distance / that training image's own to its nearest other",
         y_label="share of the images",
         thresholds=[("authentic beyond", 1.0)],
         caption=f"{found.footing}. Ratios above {_WIDEST:g} are in the last bin.",
