@@ -25,7 +25,7 @@ class ProbabilisticPrecisionRecall:
     the mean distance of the y_i to their k-th nearest other one; the paper uses k = 4. Both are means of that over
     rows. Unlike the other metrics of this pass they are sums of rounded numbers: they agree to about 1e-6 between
     shapes of tiles and numbers of threads.
-    Source: Park and Kim 2023, arXiv 2309.01590, eqs. 5 to 8.
+    Source: Park and Kim 2023, arXiv 2309.01590.
     """
 
     precision: Interval
