@@ -109,7 +109,7 @@ def test_the_scale_free_loss_by_its_formula(density) -> None:
     x = seen.features.detach()
     for r, (reach, unit) in enumerate(((1.0, 1.0), (2.5, 2.0))):
         for i in range(N):
-            rare = max(float(seen.log_density[r, i]) - tau, 0) / s
+            rare = max(float(seen.log_density[r, i].detach()) - tau, 0) / s
             apart = sum(float((x[r, i] - x[r, j]).norm()) for j in range(N) if j != i) / (N - 1)
             pull = 0.7 * rare - 0.3 * apart / unit
             edges = float(seen.edges.ratio[r, i]) - 1, float(x[r, i].norm()) / reach - 1

@@ -43,7 +43,7 @@ def test_references_that_cannot_be_used_are_named(scene: Scene) -> None:
     bank, inside = scene.bank(50, 0), torch.zeros(1, 4)
     outside = torch.tensor([[0.0, 0, 0, 0], [0, 30, 0, 0]])
     with pytest.raises(InvalidInput, match=r"1 of 2 references lie outside the real manifold \(the first is number 1,"):
-        near(scene, outside, bank)
+        near(scene, outside, bank, neighbours=10)
     with pytest.raises(EmptySet, match="No reference"):
         near(scene, outside[:0], bank)
     with pytest.raises(EmptySet, match="at least 100 rows"):
@@ -62,7 +62,7 @@ def test_without_a_reference_everything_is_in_reach(scene: Scene) -> None:
     assert np.isinf(references.reach).all()
     rows = scene.manifold.rows
     gaps = np.linalg.norm(rows[:200, None] - rows[200:400], axis=2)
-    np.testing.assert_allclose(references.unit, np.median(gaps), rtol=0.05)
+    np.testing.assert_allclose(references.unit, np.median(gaps), rtol=0.1)
 
 
 def test_labels_go_with_their_references() -> None:

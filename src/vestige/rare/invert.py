@@ -172,9 +172,13 @@ def near_uncovered(
 ) -> tuple[References, Inverted]:
     """References at :func:`uncovered` real rows; each group stays within the ball of its row, and so covers it.
 
+    Rows that the inversion does not bring within their ball are left out of the references: the generator has nothing
+    there, or nothing that was found. The second answer tells the residual of every row that was tried.
+
     Raises
     ------
-    EmptySet : the bank covers every real row. Otherwise as :meth:`Inversion.invert`.
+    EmptySet : the bank covers every real row, or the generator reaches none of those that it leaves.
+    Otherwise as :meth:`Inversion.invert`.
     """
     rows = uncovered(scene, bank, count)
     if not len(rows):
@@ -185,4 +189,14 @@ def near_uncovered(
         )
     targets, reach = scene.manifold.rows[rows], scene.manifold.balls.radii[rows]
     found = (inversion or Inversion()).invert(scene, targets, seed)
-    return References(found.latents, targets, reach, reach, rows, found.labels), found
+    able = np.flatnonzero(found.residual <= reach)
+    if not len(able):
+        raise EmptySet(
+            f"None of {len(rows)} uncovered real rows was reached: the nearest find lies "
+            f"{(found.residual / reach).min():.3g} radii away.",
+            expected="a real row that the generator can come near.",
+            remedy="invert with more candidates, starts and steps, or take the rows for what the generator has lost.",
+        )
+    place = torch.from_numpy(able)
+    labels = None if found.labels is None else found.labels[place]
+    return References(found.latents[place], targets[able], reach[able], reach[able], rows[able], labels), found

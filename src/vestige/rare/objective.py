@@ -169,7 +169,7 @@ class Controls:
     Parameters
     ----------
     rarity : the share of real rows that a sample is to be rarer than. 0.98 asks for a density below that of 98 % of
-        them and for no less; 0 asks for nothing, 1 for a density below that of every held-out real row.
+        them, and for no more than that; 0 asks for nothing, 1 for a density below that of every held-out real row.
     diversity : the weight c / (1 - c) of spreading out against being rare: 0 none, 0.5 as much, 1 only that.
     similarity : the share of the generator's own images that a sample is to be nearer to the reference than. 0.99 is
         the paper's 100th of 10,000; 0 lets samples go anywhere on the real manifold.

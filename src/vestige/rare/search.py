@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vestige.errors import EmptySet
 from vestige.metrics.arrays import count
 from vestige.models.latent import Calls
 from vestige.progress import Progress, Silent
@@ -220,7 +221,10 @@ def search(
     ------
     EmptySet : no reference. Otherwise as :func:`steps`.
     """
-    count(len(references), "references", 1)
+    if not len(references):
+        raise EmptySet(
+            "There is no reference to search from.", expected="at least one.", remedy="make some with near or anywhere."
+        )
     groups = count(groups, "groups", 1)
     # Both kinds of latent and whether the second was found, as one array of rows that a store can keep.
     form = (objective.members, 2 * scene.generator.latent_size + 1)
