@@ -144,8 +144,8 @@ def test_images_without_a_direction_have_no_vendi_score(tmp_path):
 def test_what_it_refuses(tmp_path):
     some = ImageSet(images(0, 9))
     for generated, data, error, match in (
-        (some, ImageSet(images(1, 3)), EmptySet, "reference features has 3 rows"),
-        (ImageSet(images(1, 3)), some, EmptySet, "generated features has 3 rows"),
+        (some, ImageSet(images(1, 3)), EmptySet, "There are 3 real images"),
+        (ImageSet(images(1, 3)), some, EmptySet, "There are 3 generated images"),
         (ImageSet(images(1, 0)), some, EmptySet, "no image"),
         (ImageSet(images(1, 9, size=7)), some, ShapeMismatch, r"generated images have .* \(3, 7, 7\)"),
         (some, ImageSet(np.repeat(images(1, 1), 9, axis=0)), InvalidInput, "All 9 rows of reference features"),
@@ -194,4 +194,4 @@ def test_command_line(tmp_path: Path, cli):
     assert "Expected: pixels, digits, or the folder" in wrong.err
     few = cli("metrics", *sets, "--k", 9, "--out", tmp_path / "other")
     assert few.code == 2
-    assert "9 rows" in few.err
+    assert "There are 9 generated images" in few.err

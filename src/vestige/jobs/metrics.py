@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from vestige.data.images import ImageSet
-from vestige.errors import ShapeMismatch
+from vestige.errors import EmptySet, ShapeMismatch
 from vestige.jobs.metrics_features import PIXELS, ExtractorLike, Measured, open_extractor
 from vestige.jobs.metrics_report import Measurements, evidence, not_done, reasons, sections, summary
 from vestige.jobs.resolve import DataLike, describe, resolve_data
@@ -52,15 +51,8 @@ def metrics(
     InvalidInput : features that are not finite, or equal for all real images.
     NotFound, CorruptFile, MissingExtra : see each message.
     """
-    told = progress or Silent()
-    sets = {
-        name: resolve_data(source, skip_corrupt=skip_corrupt)
-        for name, source in (("generated", generated), ("real", data), ("training", train))
-        if source is not None
-    }
-    images = {name: found[0].required("to measure") for name, found in sets.items()}
-    skipped = tuple(file for _, files in sets.values() for file in files)
-    _alike(images)
+    images, skipped = _images(generated, data, train, skip_corrupt)
+    _fit(images, neighbours)
     extractor = open_extractor(features)
     digests = {"features": extractor.digest, **{name: part.digest for name, part in images.items()}}
     config = {
@@ -73,19 +65,14 @@ def metrics(
         "seed": seed,
         "digests": digests,
     }
-    desk = Desk(Path(out), plain(config), seed, progress=told, overwrite=overwrite)
+    desk = Desk(Path(out), plain(config), seed, progress=progress or Silent(), overwrite=overwrite)
     measured = Measured(extractor, desk.context)
     rows = {name: measured.of(part, f"{len(part):,} {name} images") for name, part in images.items()}
-    found = Measurements(
-        images,
-        rows,
-        extractor.name,
-        extractor.digest,
-        neighbour_metrics(
-            rows["generated"], rows["real"], rows.get("training"), neighbours=neighbours, seed=seed, progress=told
-        ),
-        seed,
+    near = neighbour_metrics(
+        rows["generated"], rows["real"], rows.get("training"), neighbours=neighbours, seed=seed, progress=desk.progress
     )
+    found = Measurements(images, rows, extractor.name, extractor.digest, near, seed)
+    lines, parts = summary(found), sections(found, skipped)
     record = Record(
         command="metrics",
         title=f"{images['generated'].source} beside real images",
@@ -99,15 +86,26 @@ def metrics(
         cost=desk.cost(measured.evaluations),
         verdict=Verdict.NONE,
         reasons=reasons(found),
-        summary=summary(found),
-        sections=sections(found, skipped),
+        summary=lines,
+        sections=parts,
         not_done=not_done(found),
     )
     _write_rows(found, desk.out)
     return desk.finish(record, evidence(found), show_images)
 
 
-def _alike(images: dict[str, ImageSet]) -> None:
+def _images(
+    generated: DataLike, data: DataLike, train: DataLike | None, skip_corrupt: bool
+) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
+    """Images by side, and the names of skipped files."""
+    given = {"generated": generated, "real": data} | ({} if train is None else {"training": train})
+    opened = {name: resolve_data(source, skip_corrupt=skip_corrupt) for name, source in given.items()}
+    images = {name: found.required("to measure") for name, (found, _) in opened.items()}
+    return images, tuple(file for _, files in opened.values() for file in files)
+
+
+def _fit(images: dict[str, ImageSet], neighbours: int) -> None:
+    """Raise unless the images are alike and enough."""
     base = images["real"]
     for name, part in images.items():
         if part.shape != base.shape:
@@ -116,29 +114,35 @@ def _alike(images: dict[str, ImageSet]) -> None:
                 expected="one size and colour.",
                 remedy="bring them to one size in one way: how images are resized changes every number.",
             )
+        if name != "training" and len(part) <= neighbours:
+            raise EmptySet(
+                f"There are {len(part)} {name} images.",
+                expected=f"more than the {neighbours} neighbours of each.",
+                remedy="give more images, or a smaller --k.",
+            )
 
 
 def _write_rows(found: Measurements, out: Path) -> None:
     """``rows.jsonl``: one line a generated image with what was measured of it."""
-    generated, real, metrics_ = found.images["generated"], found.images["real"], found.neighbours
-    lines: list[str] = []
+    generated, real, near = found.images["generated"], found.images["real"], found.neighbours
+    scored, lines = near.rarity.inside, list[str]()
     for row, (identity, name) in enumerate(zip(generated.ids, generated.names, strict=True)):
-        score = float(metrics_.rarity.scores[row])
-        line = {
+        inside = bool(scored[row])
+        line: dict[str, Any] = {
             "row": row,
             "id": identity,
             "name": name,
-            "inside": not np.isnan(score),
-            "rarity": None if np.isnan(score) else score,
-            "percentile": None if np.isnan(score) else float(metrics_.rarity.percentiles[row]),
-            "nearest_real": real.ids[metrics_.nearest_index[row]],
-            "nearest_real_distance": float(metrics_.nearest[row]),
+            "inside": inside,
+            "rarity": float(near.rarity.scores[row]) if inside else None,
+            "percentile": float(near.rarity.percentiles[row]) if inside else None,
+            "nearest_real": real.ids[near.nearest_index[row]],
+            "nearest_real_distance": float(near.nearest[row]),
         }
-        if metrics_.training is not None:
+        if near.training is not None:
             line |= {
-                "nearest_training": found.images["training"].ids[metrics_.training.index[row]],
-                "nearest_training_distance": float(metrics_.training.nearest[row]),
-                "authentic": bool(metrics_.training.authentic[row]),
+                "nearest_training": found.images["training"].ids[near.training.index[row]],
+                "nearest_training_distance": float(near.training.nearest[row]),
+                "authentic": bool(near.training.authentic[row]),
             }
         lines.append(json.dumps(line))
     write_text(out / "rows.jsonl", "\n".join(lines) + "\n")

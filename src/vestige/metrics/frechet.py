@@ -142,7 +142,8 @@ def frechet_interval(
 
 
 def _kernel(first: Features, second: Features) -> FloatArray:
-    return (first.astype(np.float64) @ second.astype(np.float64).T / first.shape[1] + 1.0) ** 3
+    base = first.astype(np.float64) @ second.astype(np.float64).T / first.shape[1] + 1.0
+    return base * base * base  # many times as fast as a power
 
 
 def _sums_within(rows: Features, block: int) -> tuple[FloatArray, float]:

@@ -66,7 +66,7 @@ def neighbour_metrics(
     Each set is passed over once for its radii, then all pairs once for everything else; with ``training`` [t, d] there
     follow a pass over it and one of either set with it. Every comparison is that of float64 differences of the rows as
     given, whatever the tiles and threads; only the probabilistic metrics are sums of rounded numbers. Memory is that of
-    the rows and about 200 bytes a row beside one tile. ``seed`` deals the groups of the jackknifes.
+    the rows, about a kilobyte a row and one tile. ``seed`` deals the groups of the jackknifes.
     Sources: see each part. Balls are closed, where the public code of most papers asks for strictly less: they differ
     only where a distance equals a radius, as with copies.
     Raises EmptySet (too few rows) or InvalidInput (NaN, different widths, or a reference whose rows are all equal).

@@ -23,7 +23,7 @@ class ProbabilisticPrecisionRecall:
 
     A row x belongs to the support of rows y_1 .. y_n with probability 1 - prod_i min(1, |x - y_i| / R), R = 1.2 times
     the mean distance of the y_i to their k-th nearest other one; the paper uses k = 4. Both are means of that over
-    rows. Unlike the other metrics of this pass they are sums of rounded numbers: they agree to about 1e-6 between
+    rows. Unlike the other metrics of this pass they are sums of rounded numbers: they agree to about 1e-5 between
     shapes of tiles and numbers of threads.
     Source: Park and Kim 2023, arXiv 2309.01590.
     """
