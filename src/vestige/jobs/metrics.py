@@ -9,7 +9,8 @@ from typing import Any
 from vestige.data.images import ImageSet
 from vestige.errors import EmptySet, ShapeMismatch
 from vestige.jobs.metrics_features import PIXELS, ExtractorLike, Measured, open_extractor
-from vestige.jobs.metrics_report import Measurements, evidence, not_done, reasons, sections, summary
+from vestige.jobs.metrics_report import Measurements, not_done, reasons, summary
+from vestige.jobs.metrics_tables import evidence, sections
 from vestige.jobs.resolve import DataLike, describe, resolve_data
 from vestige.jobs.run import Desk, Run, environment, now, plain
 from vestige.metrics.neighbours import neighbour_metrics
