@@ -5,6 +5,8 @@
 On the shipped ``digits-ddpm`` class 0 is forgotten by EraseDiff with ``start=others`` and ``eta=0`` (the class's label
 embedding starts as the mean of the others', and no step may raise the forget loss), by EraseDiff as it comes, by
 Selective Amnesia, by SalUn, by MeanLabel, and by the published loop of EraseDiff with its inner steps written out.
+The others also run from the same start as ours (``_same_start``), since they could take it too, at the published rate
+and for up to 30 steps; what that start does alone, without a step, is the row ``label_alone``.
 Every eraser runs whole schedules, short ones first, at each of two learning rates, the published one and a higher.
 The cheapest is reported that brings the mean probability of class 0 under the judge, over samples that ask for it,
 within 0.05 of the model retrained without that class
@@ -38,7 +40,7 @@ from torch import Tensor, nn
 from vestige.data.images import to_uint8
 from vestige.erase.applied import applied
 from vestige.erase.data.erasediff import EraseDiff, Start
-from vestige.erase.data.mean_label import MeanLabel
+from vestige.erase.data.mean_label import MeanLabel, start_as_others
 from vestige.erase.data.salun import SalUn
 from vestige.erase.data.selective_amnesia import PUBLISHED_TIMES, SelectiveAmnesia
 from vestige.erase.driver import Batch, draw_batch, row_losses
@@ -57,6 +59,7 @@ from vestige.zoo import zoo_model
 MODEL, RETRAINED, FORGOTTEN = "digits-ddpm", "digits-ddpm-without-0", 0
 MARGIN, SLACK, ASKED, DRAWN = 0.05, 1.25, 256, 900
 SCHEDULES, RATES = (10, 30, 100), (1e-4, 7e-4)
+FROM_SAME_START, SAME_START = (10, 30), "_same_start"
 SAMPLER = DDIM(steps=10)
 OURS = "erasediff"
 
@@ -167,6 +170,13 @@ def ours(eraser: Eraser, base: Denoiser, request: Request) -> Run:
     return run
 
 
+def label_alone(base: Denoiser, request: Request) -> Denoiser:
+    """The model with the class's label embedding set to the mean of the others', and nothing else changed."""
+    module = copy.deepcopy(base.module)
+    start_as_others(module, base, request)
+    return base.with_module(module)
+
+
 def published_loop(base: Denoiser, request: Request, settings: EraseDiff) -> Run:
     """EraseDiff as published: K passes over the forgotten images on a copy before each pass over retained ones.
 
@@ -249,8 +259,9 @@ class Book:
 def search(name: str, run: Run, judge: Judge, book: Book) -> Found:
     """Run schedules, short ones first, at each rate, until one keeps; longer ones cost more."""
     seen: list[Seen] = []
-    for rate in RATES:
-        for steps in SCHEDULES:
+    same = name.endswith(SAME_START)
+    for rate in RATES[:1] if same else RATES:
+        for steps in FROM_SAME_START if same else SCHEDULES:
 
             def look(steps: int = steps, rate: float = rate) -> Seen:
                 return judge.seen([run(steps, rate, seed) for seed in range(book.seeds)], steps, rate)
@@ -278,7 +289,7 @@ def compared(found: dict[str, Found], request: Request, seeds: int) -> list[Row]
             for key, unit in (("passes", "forward-equivalents"), ("seconds", "core seconds")):
                 ours, cost = getattr(mine, key), getattr(least, key)
                 rows.append(Row(f"{OURS}/cost/{aim}/{unit}", ours, cost, named, cost / ours, unit, seeds))
-            if other == "selective_amnesia":
+            if other.startswith("selective_amnesia"):
                 whole = least.passes + published
                 label = f"{named}, published Fisher budget, counted"
                 ratio = whole / mine.passes
@@ -314,6 +325,7 @@ def main() -> None:
     base, who = subject.opened("Forgetting"), training_split(subject, MODEL, None, False)
     request = request_for(who, forgotten_rows(f"class:{FORGOTTEN}", who))
     judge = Judge(base, request, resolve_model(RETRAINED, loading).opened("The reference"))
+    jumped = label_alone(base, request)
     runs = {
         OURS: ours(EraseDiff(start=Start.OTHERS, eta=0.0), base, request),
         "erasediff_as_it_comes": ours(EraseDiff(), base, request),
@@ -321,11 +333,14 @@ def main() -> None:
         "salun": ours(SalUn(), base, request),
         "selective_amnesia": ours(SelectiveAmnesia(), base, request),
         "published_loop": published_loop(base, request, EraseDiff()),
+        "salun" + SAME_START: ours(SalUn(), jumped, request),
+        "selective_amnesia" + SAME_START: ours(SelectiveAmnesia(), jumped, request),
+        "published_loop" + SAME_START: published_loop(jumped, request, EraseDiff()),
     }
     book = Book(None if options.work is None else options.work / "seen.json", options.seeds)
     found = {name: search(name, run, judge, book) for name, run in runs.items()}
     rows = compared(found, request, options.seeds)
-    for name, model in (("original", base), ("retrained", judge.retrained)):
+    for name, model in (("original", base), ("label_alone", jumped), ("retrained", judge.retrained)):
         rows += kept(name, judge.forgotten(model), judge.frechet(model), judge.loss(model) / judge.reference, 1)
     title = f"To a probability of {judge.level:.3f} of the class, and a Fréchet distance of {judge.bound:.2f}"
     write("erase", title, rows, options.out)

@@ -94,28 +94,32 @@ def judge(folder: Path, data: Path) -> DigitClassifier:
 
 
 def chart(found: dict[str, tuple[Task, dict[str, Any]]], path: Path) -> None:
-    """Forgetting across, retention up, the area of a point its cost: one panel a task."""
-    figure, panels = plt.subplots(1, len(found), figsize=(6.2 * len(found), 5.2), squeeze=False)
-    up = "retention/frechet_data"
+    """Forgetting across, retention up, one panel a task and one colour a method; all spend the same."""
+    figure, panels = plt.subplots(1, len(found), figsize=(5.4 * len(found), 5.6), squeeze=False)
+    methods = sorted({trial["method"] for _, whole in found.values() for trial in whole["trials"]})
+    styles = {m: {"color": f"C{i % 10}", "marker": "oD^vPX"[i % 6]} for i, m in enumerate(methods)}
+    up, shown = "retention/frechet_data", {}
     for panel, (task, whole) in zip(panels[0], found.values(), strict=True):
         for trial in whole["trials"]:
             if Regime.EQUAL.value not in trial["regimes"]:
                 continue
             points = np.array([[run["measured"][name][0] for name in (task.across, up)] for run in trial["erasures"]])
-            x, y = points.mean(0)
-            panel.errorbar(x, y, *(np.ptp(points, axis=0) / 2)[::-1], fmt="o", alpha=0.8)
-            panel.annotate(trial["method"], (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            spans, style = (np.ptp(points, axis=0) / 2)[::-1], styles[trial["method"]]
+            shown[trial["method"]] = panel.errorbar(*points.mean(0), *spans, ls="", ms=8, alpha=0.85, **style)
         for name, mark in (("original", "s"), ("retrained", "*")):
             point = [whole[name][key][0] for key in (task.across, up)]
-            panel.plot(*point, mark, color="black", markersize=11)
-            panel.annotate(name, point, xytext=(6, -11), textcoords="offset points", fontsize=9, weight="bold")
+            shown[name] = panel.errorbar(*point, ls="", marker=mark, color="black", ms=13)
         panel.set(
-            title=task.title, yscale="log", xlabel=f"{task.across.split('/')[1].replace('_', ' ')} of the forgotten"
+            title=task.title,
+            xscale="linear" if task.across == "forgetting/class_probability" else "log",
+            yscale="log",
+            xlabel=f"{task.across.split('/')[1].replace('_', ' ')} of the forgotten",
         )
-        panel.set_ylabel("Fréchet distance of the retained to their data")
         panel.grid(alpha=0.25)
+    panels[0][0].set_ylabel("Fréchet distance of the retained to their data")
     figure.suptitle("Erasers at one budget; bars span the seeds")
-    figure.tight_layout()
+    figure.legend(shown.values(), shown.keys(), loc="lower center", ncol=7, frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
     figure.savefig(path, dpi=110)
 
 
@@ -139,7 +143,8 @@ def rows_of(name: str, whole: dict[str, Any]) -> list[Row]:
 def main() -> None:
     """Run the tasks, then write what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of erasures and measurements; resumes")
+    parser.add_argument("--work", type=Path, help="folder of erasures and measurements; resumes")
+    parser.add_argument("--redraw", action="store_true", help="only the table and figure, from what --out holds")
     parser.add_argument("--fashion", type=Path, help="what benchmarks/fashion.py made")
     parser.add_argument("--data", type=Path, help="the original Fashion-MNIST files")
     parser.add_argument("--tasks", help="of them only these, separated by commas")
@@ -150,14 +155,16 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=600)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if not options.redraw and options.work is None:
+        parser.error("--work is needed")
     tasks = digits() | (fashion(options.fashion, options.data) if options.fashion and options.data else {})
     chosen = options.tasks.split(",") if options.tasks else list(tasks)
     wanted = options.methods.lower().split(",") if options.methods else None
     regimes = tuple(Regime) if options.regime == "both" else (Regime(options.regime),)
     erasers = tuple(e for e in every_eraser() if wanted is None or type(e).__name__.lower() in wanted)
     plan = Plan(erasers, regimes, options.seeds, options.budget, options.generations, Probe(draws=2, rows=100))
-    found: dict[str, tuple[Task, dict[str, Any]]] = {}
-    for name in chosen:
+    held = options.out / "erase_comparison"
+    for name in () if options.redraw else chosen:
         arguments = dict(tasks[name].arguments)
         with bars() as progress:
             bench_erase(
@@ -169,10 +176,9 @@ def main() -> None:
                 progress=progress,
                 **arguments,
             )
-        made = options.work / name / MEASUREMENTS
-        (options.out / "erase_comparison").mkdir(parents=True, exist_ok=True)
-        shutil.copy(made, options.out / "erase_comparison" / f"{name}.json")
-        found[name] = tasks[name], json.loads(made.read_text())
+        held.mkdir(parents=True, exist_ok=True)
+        shutil.copy(options.work / name / MEASUREMENTS, held / f"{name}.json")
+    found = {name: (tasks[name], json.loads((held / f"{name}.json").read_text())) for name in chosen}
     rows = [row for name, (_, whole) in found.items() for row in rows_of(name, whole)]
     write("erase_comparison", "Erasers on one request each", rows, options.out)
     chart(found, options.out / "erase_comparison.png")

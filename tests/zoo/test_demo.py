@@ -8,7 +8,7 @@ import pytest
 from vestige.erase.applied import read_applied
 from vestige.jobs.demo import QUICK, demo
 from vestige.models.adapters.diffusers import load_folder
-from vestige.record import Record
+from vestige.record import Record, Verdict
 from vestige.zoo import zoo_model
 
 NAMES = """
@@ -44,6 +44,8 @@ def test_the_demonstration_keeps_its_promises(tmp_path: Path) -> None:
     assert value(record, "erase/frechet_after") / value(record, "erase/frechet_before") < 1.25
     assert value(record, "erase/retain_loss_ratio") < 1.05
     assert value(record, "erase/residue_before") < value(record, "erase/residue_after")
+    assert abs(value(record, "erase/residue_after") / value(record, "erase/residue_retrained") - 1) < 0.2
+    assert record.verdict is Verdict.PASS
     assert value(record, "erase/forwards_per_step") <= 7
     assert value(record, "restore/bit_exact") == 1
     digest = zoo_model("digits-ddpm").card.digest

@@ -9,7 +9,7 @@ from typing import Any
 from vestige.audit.attack import Attack
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
 from vestige.audit.membership.denoising_loss import DenoisingLoss
-from vestige.erase.data.erasediff import EraseDiff
+from vestige.erase.data.unseen_level import UnseenLevel
 from vestige.erase.increment import MANIFEST, Increment
 from vestige.jobs.audit import audit, cost_lines
 from vestige.jobs.erase import Erasure, erase
@@ -31,20 +31,20 @@ class Plan:
     """How much the demonstration does."""
 
     attacks: tuple[Attack[Any], ...]
-    eraser: EraseDiff
+    eraser: UnseenLevel
     probe: Probe
     sampler: DDIM
 
 
 FULL = Plan(
     attacks=(GenerateAndFilter(generations=600), DenoisingLoss(rows=500, draws=3)),
-    eraser=EraseDiff(),
+    eraser=UnseenLevel(),
     probe=Probe(draws=3, rows=100),
     sampler=DDIM(steps=10),
 )
 QUICK = Plan(
     attacks=(GenerateAndFilter(generations=200), DenoisingLoss(rows=200, draws=2)),
-    eraser=EraseDiff(steps=20),
+    eraser=UnseenLevel(steps=20),
     probe=Probe(draws=2, rows=40),
     sampler=DDIM(steps=10),
 )
