@@ -19,6 +19,10 @@ from vestige.rare.objective import within_shell
 from vestige.rare.scene import Integers, References, Scene, around
 
 
+_ROOM = 0.75
+"""Share of a real row's ball within which an inversion must come, so that there is room for a group inside it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Inverted:
     """The best latent found for each of r targets.
@@ -172,8 +176,9 @@ def near_uncovered(
 ) -> tuple[References, Inverted]:
     """References at :func:`uncovered` real rows; each group stays within the ball of its row, and so covers it.
 
-    Rows that the inversion does not bring within their ball are left out of the references: the generator has nothing
-    there, or nothing that was found. The second answer tells the residual of every row that was tried.
+    Rows that the inversion does not bring within three quarters of their ball's radius are left out of the references:
+    the generator has nothing there, or too little for a group. The second answer tells the residual of every row that
+    was tried.
 
     Raises
     ------
@@ -189,7 +194,7 @@ def near_uncovered(
         )
     targets, reach = scene.manifold.rows[rows], scene.manifold.balls.radii[rows]
     found = (inversion or Inversion()).invert(scene, targets, seed)
-    able = np.flatnonzero(found.residual <= reach)
+    able = np.flatnonzero(found.residual <= _ROOM * reach)
     if not len(able):
         raise EmptySet(
             f"None of {len(rows)} uncovered real rows was reached: the nearest find lies "
