@@ -26,7 +26,7 @@ def metrics(
         str | None, typer.Option(help="What the generator was trained on, to tell new images from copies.")
     ] = None,
     features: Annotated[
-        str, typer.Option(help="pixels, digits, or the folder of a vision model (DINOv2, CLIP, ViT).")
+        str, typer.Option(help="pixels, edges, digits, or the folder of a vision model (DINOv2, CLIP, ViT).")
     ] = "pixels",
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours that the radius of a ball reaches.")] = 3,
     seed: Seed = 0,

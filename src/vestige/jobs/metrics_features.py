@@ -11,17 +11,20 @@ from vestige.data.images import ImageSet
 from vestige.errors import NotFound
 from vestige.execute import Context
 from vestige.features.extractor import FeatureExtractor
+from vestige.features.gradients import EdgeOrientations
 from vestige.features.pixels import BlockMeans
 from vestige.metrics.arrays import Features
 from vestige.zoo import zoo_model
 
 ExtractorLike = str | Path | FeatureExtractor
 
-PIXELS, DIGITS = "pixels", "digits"
+PIXELS, DIGITS, EDGES = "pixels", "digits", "edges"
 
 
 def open_extractor(features: ExtractorLike) -> FeatureExtractor:
-    """The extractor of that name, ``pixels`` or ``digits`` (the zoo's classifier), or of a transformers folder.
+    """The extractor of that name, or of a transformers folder.
+
+    ``pixels`` are block means, ``edges`` histograms of their orientation, ``digits`` the zoo's classifier.
 
     Raises
     ------
@@ -31,6 +34,8 @@ def open_extractor(features: ExtractorLike) -> FeatureExtractor:
         return features
     if str(features) == PIXELS:
         return BlockMeans()
+    if str(features) == EDGES:
+        return EdgeOrientations()
     if str(features) == DIGITS:
         return zoo_model("digits-ddpm").classifier()
     from vestige.features.transformers import is_vision_folder, vision_features
@@ -39,7 +44,7 @@ def open_extractor(features: ExtractorLike) -> FeatureExtractor:
         return vision_features(Path(features))
     raise NotFound(
         f"No features are called '{features}', and no folder of that name holds a config.json.",
-        expected=f"{PIXELS}, {DIGITS}, or the folder of a vision model of transformers.",
+        expected=f"{PIXELS}, {EDGES}, {DIGITS}, or the folder of a vision model of transformers.",
         remedy="correct --features.",
     )
 

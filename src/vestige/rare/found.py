@@ -102,31 +102,43 @@ def measure(scene: Scene, references: References, found: Found) -> Measured:
 
     The calls are not added to those of the method. Raises EmptySet where no sample is present.
     """
-    if not found.present.any():
+    latents, labels = found.flat(references)
+    features = scene.features(latents, labels) if len(latents) else np.empty((0, scene.manifold.rows.shape[1]))
+    return measure_features(scene, references, found.method, found.calls, features, found.present)
+
+
+def measure_features(
+    scene: Scene, references: References, method: str, calls: Calls, features: FloatArray, present: Flags
+) -> Measured:
+    """:func:`measure` for images that came without a latent, from the features [n, d] of those present, in order.
+
+    Raises
+    ------
+    EmptySet : no sample is present.
+    """
+    if not present.any():
         raise EmptySet(
-            f"{found.method} found no sample.",
+            f"{method} found no sample.",
             expected="at least one.",
             remedy="give it a larger budget, or a wider reach (a lower similarity).",
         )
-    latents, labels = found.flat(references)
-    features, shape, here = scene.features(latents, labels), found.present.shape, found.present
+    shape, group = present.shape, np.nonzero(present)[0]
     with torch.no_grad():
-        told = None if labels is None else labels.cpu()
+        told = None if references.labels is None else references.labels.cpu()[torch.from_numpy(group)]
         log_density = scene.density.log_prob(torch.from_numpy(features), told)
     place = scene.manifold.locate(features)
 
     def filled(values: FloatArray) -> FloatArray:
         whole = np.full(shape, np.nan)
-        whole[here] = values
+        whole[present] = values
         return whole
 
-    group = np.nonzero(here)[0]
     distance = filled(np.linalg.norm(features - references.features[group], axis=1))
     if references.free:
         distance[:] = np.nan
     return Measured(
-        method=found.method,
-        calls=found.calls,
+        method=method,
+        calls=calls,
         log_density=filled(log_density.double().numpy()),
         percentile=filled(scene.density.percentile(log_density)),
         ratio=filled(place.ratio),
@@ -136,7 +148,7 @@ def measure(scene: Scene, references: References, found: Found) -> Measured:
         distance=distance,
         within=np.isinf(references.reach)[:, None] | (distance <= references.reach[:, None]),
         spread=np.array([_spread(features[group == r]) for r in range(shape[0])]),
-        present=here,
+        present=present,
     )
 
 

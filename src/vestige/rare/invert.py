@@ -18,7 +18,6 @@ from vestige.rare.draws import Draw
 from vestige.rare.objective import within_shell
 from vestige.rare.scene import Integers, References, Scene, around
 
-
 _ROOM = 0.75
 """Share of a real row's ball within which an inversion must come, so that there is room for a group inside it."""
 

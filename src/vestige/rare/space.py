@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from vestige.data.images import to_float
 from vestige.digest import digest_json
 from vestige.errors import BadWeights, InvalidInput
 from vestige.features.digit_classifier import DigitClassifier
+from vestige.features.module import ModuleFeatures
 from vestige.features.pixels import BlockMeans
+from vestige.features.preprocessing import Preprocessing
 from vestige.models.network import device_of, settle, still_settled, weights_digest
 
 Features = npt.NDArray[np.float64]
@@ -102,6 +105,46 @@ def block_space(blocks: BlockMeans | None = None) -> Space:
         return adaptive_avg_pool2d((outputs + 1) / 2, blocks.side).flatten(1)
 
     return Space(embed, blocks.name, blocks.digest)
+
+
+def vision_space(vision: ModuleFeatures) -> Space:
+    """A network with its preprocessing, made differentiable: images are resized as floats, with antialiasing.
+
+    Pillow, which :class:`~vestige.features.module.ModuleFeatures` resizes with, rounds to 8 bits in between, so these
+    features differ a little from those and have a digest of their own.
+    """
+    prepare, module = vision.preprocessing, vision.module
+    mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (prepare.mean, prepare.std))
+
+    def embed(outputs: Tensor) -> Tensor:
+        images = (outputs.float() + 1) / 2
+        if prepare.rgb and images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        images = _cropped(_resized(images, prepare), prepare)
+        return module((images - mean.to(images)) / std.to(images))
+
+    module.requires_grad_(False)
+    return Space(embed, vision.name, digest_json({"features": "differentiable", "of": vision.digest}), batch_size=32)
+
+
+def _resized(images: Tensor, prepare: Preprocessing) -> Tensor:
+    height, width = images.shape[2:]
+    target = prepare.size
+    if prepare.shortest_edge is not None:
+        target = tuple(int(prepare.shortest_edge * side / min(height, width)) for side in (height, width))
+    if target is None or tuple(target) == (height, width):
+        return images
+    smooth = prepare.resample in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    mode = "bicubic" if smooth else "bilinear"
+    return interpolate(images, size=list(target), mode=mode, antialias=True).clamp(0, 1)
+
+
+def _cropped(images: Tensor, prepare: Preprocessing) -> Tensor:
+    if prepare.crop is None:
+        return images
+    (height, width), (high, wide) = images.shape[2:], prepare.crop
+    top, left = (height - high) // 2, (width - wide) // 2
+    return images[:, :, top : top + high, left : left + wide]
 
 
 def plain_space() -> Space:
