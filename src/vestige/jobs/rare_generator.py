@@ -34,9 +34,7 @@ class Opened:
         """What was found true of it when it was opened."""
         g = self.generator
         range_ = "without a range" if g.pixels is None else f"within [{g.pixels.low:g}, {g.pixels.high:g}]"
-        slope = (
-            "differentiable in the latent, by finite derivatives" if g.differentiable else "declared without a gradient"
-        )
+        slope = "differentiable by finite derivatives" if g.differentiable else "declared without a gradient"
         return [
             "weights and outputs finite",
             f"outputs {range_}",

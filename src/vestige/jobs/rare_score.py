@@ -67,9 +67,9 @@ class Judge:
         return Scored(
             near=near,
             rarity=measured.mean(grouped(near.rarity.scores)),
-            percentile=measured.mean(percentile),
-            inside=measured.mean(grouped(near.rarity.inside.astype(np.float64))),
-            authentic=measured.mean(authentic),
+            percentile=measured.mean(percentile, (0.0, 1.0)),
+            inside=measured.mean(grouped(near.rarity.inside.astype(np.float64)), (0.0, 1.0)),
+            authentic=measured.mean(authentic, (0.0, 1.0)),
             kernel=kernel_distance(rows, self.real),
             vendi=_vendi(rows, self.seed),
             groups=group_means(percentile),

@@ -71,7 +71,12 @@ def summary(found: Results) -> list[Estimate]:
     lines.append(estimate("rare/in_manifold", share_of_present(places, places.inside), "share", found.selects))
     lines.append(estimate("rare/accepted", accepted, "share", "inside the real manifold and within d*"))
     rows = [
-        ("rare/percentile", places.mean(places.rarity_percentile), "share", "mean place among real radii, selecting"),
+        (
+            "rare/percentile",
+            places.mean(places.rarity_percentile, (0.0, 1.0)),
+            "share",
+            "mean place among real radii, selecting",
+        ),
         ("rare/rarer_than", _rarer(places), "share", "of real images have a higher density, selecting space"),
         ("rare/spread", places.mean(places.spread), "units of the features", "mean pairwise distance in a group"),
         ("rare/spread_ratio", found.ratio_of_spread(), "", "spread over that of the starts"),
@@ -107,7 +112,7 @@ def share_of_present(measured: Measured, holds: np.ndarray) -> Interval:
 
 
 def _rarer(measured: Measured) -> Interval | None:
-    return measured.mean(1 - measured.percentile)
+    return measured.mean(1 - measured.percentile, (0.0, 1.0))
 
 
 def reasons(found: Results) -> list[str]:
@@ -193,7 +198,7 @@ def beside(found: Results) -> Section:
                     _cells(share_of_present(measured, measured.inside)),
                     _cells(share_of_present(measured, measured.accepted)),
                     _cells(measured.mean(measured.rarity)),
-                    _cells(measured.mean(measured.rarity_percentile)),
+                    _cells(measured.mean(measured.rarity_percentile, (0.0, 1.0))),
                     _cells(_rarer(measured)),
                     _cells(measured.mean(measured.spread)),
                 ]
@@ -268,7 +273,9 @@ def beside(found: Results) -> Section:
 
 def _both_spaces(found: Results) -> Figure:
     every = [t for t in found.comparison.every if t.measured is not None]
-    selecting = [None if t.measured is None else t.measured.mean(t.measured.rarity_percentile) for t in every]
+    selecting = [
+        None if t.measured is None else t.measured.mean(t.measured.rarity_percentile, (0.0, 1.0)) for t in every
+    ]
     scoring = [None if (s := found.scores[t.name]) is None else s.percentile for t in every]
 
     def series(name: str, values: list[Interval | None]) -> Series:
@@ -361,7 +368,7 @@ def ground(found: Results, skipped: tuple[str, ...]) -> Section:
         left, reach = float(stage.inverted.residual[0]), float(stage.references.reach[0])
         beyond = " The generator has nothing as near as was asked for." if left > reach else ""
         text.append(
-            f"The latent found for the reference leaves {left:.3g} in feature distance, where d* is {reach:.3g}.{beyond}"
+            f"The latent found for the reference leaves {left:.3g} of feature distance; d* is {reach:.3g}.{beyond}"
         )
     if skipped:
         text.append(f"{len(skipped)} unreadable files were left out: {', '.join(skipped[:5])}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,14 +88,17 @@ class Measured:
         independent = min(share * (1 - share) / variance, holds.size) if variance > 0 else r
         return Interval(share, *beta_bounds(share * independent, independent, 0.95), holds.size)
 
-    def mean(self, values: FloatArray) -> Interval | None:
-        """Mean over groups of the mean of the defined ``values`` [r, N] or [r]; None where no group has one."""
+    def mean(self, values: FloatArray, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval | None:
+        """Mean over groups of the mean of the defined ``values`` [r, N] or [r]; None where no group has one.
+
+        ``within`` is the range that the mean cannot leave.
+        """
         columns = values.reshape(len(values), -1)
         defined = ~np.isnan(columns)
         some = defined.any(1)
         if not some.any():
             return None
-        return mean_interval(np.nansum(columns[some], axis=1) / defined[some].sum(1))
+        return mean_interval(np.nansum(columns[some], axis=1) / defined[some].sum(1), within=within)
 
 
 def measure(scene: Scene, references: References, found: Found) -> Measured:
