@@ -31,17 +31,38 @@ from vestige.erase.eraser import Eraser
 from vestige.erase.increment import Increment
 from vestige.erase.ledger import Ledger
 from vestige.erase.loop import Loop
+from vestige.fingerprint.card import Fingerprint, Plan
+from vestige.fingerprint.compare import Comparison, Judge, Lineage
+from vestige.fingerprint.portrait.code import VectorCode
+from vestige.fingerprint.portrait.painter import Painter
 from vestige.jobs.audit import audit
 from vestige.jobs.bench_erase import bench_erase
 from vestige.jobs.compare import compare
+from vestige.jobs.convert import convert
 from vestige.jobs.demo import demo
 from vestige.jobs.erase import Erasure, erase
+from vestige.jobs.fingerprint import Fingerprinted, fingerprint
+from vestige.jobs.fingerprint_compare import Compared, compare_weights
 from vestige.jobs.geometry import geometry
 from vestige.jobs.increments import apply_increments, compose_increments, remove_increments
 from vestige.jobs.ledger import Replay, apply_ledger, describe_ledger, replay_ledger, withdraw_increment
+from vestige.jobs.lineage import Scan, scan_lineage
+from vestige.jobs.lineage_registry import Registry
 from vestige.jobs.metrics import metrics
 from vestige.jobs.policy import Policy, load_policy
 from vestige.jobs.prepare import deduplicate, insert_canaries
+from vestige.jobs.prove import (
+    Scope,
+    Shown,
+    prove_answer,
+    prove_challenge,
+    prove_commit,
+    prove_manifest,
+    prove_rows,
+    verify_answer,
+    verify_manifest,
+    verify_rows,
+)
 from vestige.jobs.run import Run
 from vestige.jobs.shadow import shadow
 from vestige.jobs.study import study
@@ -61,6 +82,7 @@ from vestige.models.sampler import DDIM, DDPM, Heun, Spacing
 from vestige.models.schedule import Cosine, DiscreteTable, RectifiedFlow, VarianceExploding, VariancePreserving
 from vestige.models.shadows import Shadows
 from vestige.models.subject import Subject
+from vestige.models.transformer.open import open_transformer
 from vestige.record import Record, Verdict
 from vestige.train.recipe import Augmentation, Recipe
 from vestige.zoo import zoo_model
@@ -75,6 +97,8 @@ __all__ = [
     "AugmentedLoss",
     "CLiD",
     "CanaryExposure",
+    "Compared",
+    "Comparison",
     "Cosine",
     "Critic",
     "Denoiser",
@@ -86,6 +110,8 @@ __all__ = [
     "EraseDiff",
     "Eraser",
     "Erasure",
+    "Fingerprint",
+    "Fingerprinted",
     "FunctionDenoiser",
     "GanGenerator",
     "GenerateAndFilter",
@@ -94,11 +120,15 @@ __all__ = [
     "ImageSet",
     "Increment",
     "Inpainting",
+    "Judge",
     "Ledger",
     "LiRA",
+    "Lineage",
     "Loop",
     "MixtureDenoiser",
+    "Painter",
     "PixelRange",
+    "Plan",
     "Policy",
     "Prediction",
     "Probe",
@@ -106,11 +136,15 @@ __all__ = [
     "Recipe",
     "Record",
     "RectifiedFlow",
+    "Registry",
     "Replay",
     "Run",
     "SampleBank",
+    "Scan",
+    "Scope",
     "SecMI",
     "Shadows",
+    "Shown",
     "SimA",
     "Spacing",
     "Split",
@@ -119,17 +153,21 @@ __all__ = [
     "UnseenLevel",
     "VarianceExploding",
     "VariancePreserving",
+    "VectorCode",
     "Verdict",
     "apply_increments",
     "apply_ledger",
     "audit",
     "bench_erase",
     "compare",
+    "compare_weights",
     "compose_increments",
+    "convert",
     "deduplicate",
     "demo",
     "describe_ledger",
     "erase",
+    "fingerprint",
     "from_pipeline",
     "gaussian_denoiser",
     "geometry",
@@ -142,12 +180,22 @@ __all__ = [
     "load_policy",
     "load_weights",
     "metrics",
+    "open_transformer",
+    "prove_answer",
+    "prove_challenge",
+    "prove_commit",
+    "prove_manifest",
+    "prove_rows",
     "remove_increments",
     "replay_ledger",
+    "scan_lineage",
     "shadow",
     "split",
     "study",
     "verify",
+    "verify_answer",
+    "verify_manifest",
+    "verify_rows",
     "withdraw_increment",
     "zoo_model",
 ]

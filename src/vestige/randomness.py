@@ -30,7 +30,10 @@ class Stream(IntEnum):
     TRAIN = 9
     SHADOW = 10
     GEOMETRY = 11
-    RARE = 12
+    SKETCH = 12
+    LAUNDER = 13
+    PORTRAIT = 20
+    RARE = 30
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:
