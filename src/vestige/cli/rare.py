@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def rare(
-    generator: Annotated[str, typer.Argument(help="zoo name, GAN folder or diffusers folder.")],
+    generator: Annotated[str, typer.Argument(help="zoo name, GAN or diffusers folder, StyleGAN2 .safetensors.")],
     out: Out,
     data: Annotated[str, typer.Option(help="Real images that show what is rare: folder, .npz, datasets folder.")],
     n: Annotated[int, typer.Option("--n", min=1, help="Samples to find.")] = 64,

@@ -10,10 +10,14 @@ import torch
 from vestige.errors import NotFound, Unsupported
 from vestige.jobs.resolve import zoo_entry
 from vestige.models.adapters.gan import GanGenerator, is_gan_folder, load_gan
+from vestige.models.adapters.stylegan2.files import load_stylegan2
+from vestige.models.adapters.stylegan2.gan import stylegan2_gan
 from vestige.models.denoiser import Denoiser
 from vestige.models.latent import LatentGenerator
 from vestige.models.latent_diffusion import few_step_generator
 from vestige.zoo import MODELS
+from vestige.zoo.portrait import FOLDER as PORTRAIT
+from vestige.zoo.portrait import WEIGHTS
 
 GeneratorLike = str | Path | LatentGenerator | GanGenerator | Denoiser
 
@@ -49,7 +53,8 @@ def open_generator(model: GeneratorLike, *, batch_size: int = 128) -> Opened:
 
     Parameters
     ----------
-    model : zoo name, folder of a GAN or of a diffusers model, or an object; a callable is wrapped as LatentGenerator.
+    model : zoo name, folder of a GAN or of a diffusers model, a StyleGAN2 as `vestige convert` writes it, or an object;
+        a callable is wrapped as LatentGenerator.
 
     Raises
     ------
@@ -63,14 +68,21 @@ def open_generator(model: GeneratorLike, *, batch_size: int = 128) -> Opened:
     if isinstance(model, Denoiser):
         return Opened(type(model).__name__, few_step_generator(model, FEW_STEPS, batch_size=batch_size), model)
     entry, path = zoo_entry(model), Path(model)
-    folder = path if entry is None else entry.folder
+    folder = WEIGHTS if str(model) == PORTRAIT.name else path if entry is None else entry.folder
     if not folder.exists():
         raise NotFound(
             f"There is no generator at {path}.",
-            expected=f"a GAN or diffusers folder, or one of {', '.join(MODELS)}.",
+            expected="a GAN or diffusers folder, the .safetensors of `vestige convert`, or one of "
+            f"{', '.join([*MODELS, PORTRAIT.name])}.",
             remedy="check the path.",
         )
-    name, device = str(model) if entry is not None else path.name, "cuda" if torch.cuda.is_available() else "cpu"
+    name, device = (
+        str(model) if entry is not None else path.stem if path.is_file() else path.name,
+        "cuda" if torch.cuda.is_available() else "cpu",
+    )
+    if folder.suffix == ".safetensors":
+        stylegan = stylegan2_gan(load_stylegan2(folder).to(device), batch_size=batch_size)
+        return Opened(name, LatentGenerator.of_gan(stylegan))
     if folder.is_file():
         raise _refused(folder)
     if is_gan_folder(folder):
@@ -87,11 +99,11 @@ def _refused(path: Path) -> Unsupported:
     if path.suffix == ".py":
         return Unsupported(
             f"{path} is a program, and the command line executes nothing that it is given.",
-            expected="weights: a GAN or diffusers folder.",
+            expected="weights: a GAN or diffusers folder, or the .safetensors of `vestige convert`.",
             remedy="from Python: rare(LatentGenerator(my_function, latent_shape, identity=...), data=..., out=...).",
         )
     return Unsupported(
         f"{path} is a single file of type {path.suffix or 'unknown'}.",
-        expected="a GAN or diffusers folder.",
-        remedy="pass the folder, or wrap the network from Python as LatentGenerator(load_weights(...), ...).",
+        expected="a GAN or diffusers folder, or the .safetensors of `vestige convert`.",
+        remedy="convert a StyleGAN2 with `vestige convert`; wrap others from Python as LatentGenerator(network, ...).",
     )
