@@ -63,6 +63,7 @@ from vestige.jobs.prove import (
     verify_manifest,
     verify_rows,
 )
+from vestige.jobs.rare import rare
 from vestige.jobs.run import Run
 from vestige.jobs.shadow import shadow
 from vestige.jobs.study import study
@@ -76,6 +77,8 @@ from vestige.models.critic import Critic
 from vestige.models.denoiser import Denoiser, Prediction
 from vestige.models.generator import SampleBank
 from vestige.models.guidance import Guided
+from vestige.models.latent import LatentGenerator
+from vestige.models.latent_diffusion import few_step_generator
 from vestige.models.network import PixelRange
 from vestige.models.oracle import EmpiricalDenoiser, MixtureDenoiser, gaussian_denoiser
 from vestige.models.sampler import DDIM, DDPM, Heun, Spacing
@@ -83,6 +86,7 @@ from vestige.models.schedule import Cosine, DiscreteTable, RectifiedFlow, Varian
 from vestige.models.shadows import Shadows
 from vestige.models.subject import Subject
 from vestige.models.transformer.open import open_transformer
+from vestige.rare.objective import Controls, DivRareGen, RareSearch
 from vestige.record import Record, Verdict
 from vestige.train.recipe import Augmentation, Recipe
 from vestige.zoo import zoo_model
@@ -99,6 +103,7 @@ __all__ = [
     "CanaryExposure",
     "Compared",
     "Comparison",
+    "Controls",
     "Cosine",
     "Critic",
     "Denoiser",
@@ -106,6 +111,7 @@ __all__ = [
     "DiffusersDenoiser",
     "DiscreteTable",
     "DiscriminatorLoss",
+    "DivRareGen",
     "EmpiricalDenoiser",
     "EraseDiff",
     "Eraser",
@@ -121,6 +127,7 @@ __all__ = [
     "Increment",
     "Inpainting",
     "Judge",
+    "LatentGenerator",
     "Ledger",
     "LiRA",
     "Lineage",
@@ -133,6 +140,7 @@ __all__ = [
     "Prediction",
     "Probe",
     "QuantileRegression",
+    "RareSearch",
     "Recipe",
     "Record",
     "RectifiedFlow",
@@ -167,6 +175,7 @@ __all__ = [
     "demo",
     "describe_ledger",
     "erase",
+    "few_step_generator",
     "fingerprint",
     "from_pipeline",
     "gaussian_denoiser",
@@ -186,6 +195,7 @@ __all__ = [
     "prove_commit",
     "prove_manifest",
     "prove_rows",
+    "rare",
     "remove_increments",
     "replay_ledger",
     "scan_lineage",

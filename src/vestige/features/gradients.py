@@ -67,7 +67,7 @@ class EdgeOrientations(FeatureExtractor):
         for bin_, weight in ((low, 1 - share), (low + 1, share)):
             np.add.at(found, (*where, bin_ % self.bins), power * weight)
         cell = np.sqrt(np.square(found).sum(3, keepdims=True) + (_FLAT * height * width / self.side**2) ** 2)
-        return np.sqrt(found / cell).reshape(n, -1)
+        return np.sqrt(found / cell).reshape(n, self.side * self.side * self.bins)
 
     @property
     def digest(self) -> str:

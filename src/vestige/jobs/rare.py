@@ -32,7 +32,6 @@ from vestige.jobs.run import Desk, Run, environment, now, plain
 from vestige.models.generator import SampleBank
 from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
-from vestige.rare.density.choose import CANDIDATES
 from vestige.rare.density.density import Density
 from vestige.rare.objective import Controls, Objective, RareSearch
 from vestige.rare.settings import settings
@@ -59,7 +58,7 @@ def rare(
     train: DataLike | None = None,
     features: SpaceLike | None = None,
     judge: ExtractorLike = "edges",
-    densities: Sequence[Density] = CANDIDATES,
+    densities: Sequence[Density] | None = None,
     neighbours: int = 3,
     sweeping: bool = True,
     seed: int = 0,
@@ -82,7 +81,7 @@ def rare(
         ``data`` is taken for it.
     features : the space that selects: ``pixels``, ``digits``, folder of a vision model, or a Space.
     judge : the space that scores, another one: ``edges``, ``pixels``, ``digits``, a folder, or an extractor.
-    densities : candidates for the density of real images.
+    densities : candidates for the density of real images; those of vestige.rare.density.choose that fit, if absent.
     neighbours : k of the real balls, in both spaces.
     sweeping : whether every control is swept; RareSearch only.
     out : folder for images, latents, report and record; the same call resumes there.
@@ -118,7 +117,7 @@ def rare(
         "method": settings(chosen),
         "features": space.name,
         "judge": extractor.name,
-        "densities": [settings(density) for density in densities],
+        "densities": None if densities is None else [settings(density) for density in densities],
         "neighbours": neighbours,
         "sweeping": sweeping,
         "seed": seed,

@@ -93,14 +93,13 @@ def compare(
         objective = dataclasses.replace(method, members=members)
         begun = starts(scene, references, objective, seed).detach()
         shape = (len(references), members)
-        found = Found(
-            "the starts of the search", begun.view(*shape, *begun.shape[1:]), np.ones(shape, np.bool_), Calls()
-        )
+        found = Found("its starts", begun.view(*shape, *begun.shape[1:]), np.ones(shape, np.bool_), Calls())
         start = look(scene, references, _without(found, spare))
         result = search(scene, references, objective, seed=seed, store=context.store, progress=context.progress)
         budget = result.last.calls.forward_equivalents // len(references)
-        chosen = look(scene, references, _without(result.last, spare))
-        best = [look(scene, references, _without(result.best, spare))]
+        name = named(dataclasses.replace(objective, members=type(objective)().members))
+        chosen = look(scene, references, dataclasses.replace(_without(result.last, spare), method=name))
+        best = [look(scene, references, dataclasses.replace(_without(result.best, spare), method=f"{name}, best"))]
     else:
         chosen = look(scene, references, _without(drawn(method, scene, references, members, budget, context), spare))
     beside = [b for b in BESIDE if b != method]

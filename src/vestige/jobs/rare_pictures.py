@@ -18,7 +18,7 @@ COLUMNS, GAP, LEAST = 16, 2, 48
 """Images in a row of the sheet, pixels between them, and the side that small ones are enlarged to."""
 
 _FRAMES = {"accepted": (255, 255, 255), "outside": (226, 145, 40), "copied": (200, 30, 40)}
-_SHOWN = 16
+_SHOWN = 10
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:

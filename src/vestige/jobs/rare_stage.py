@@ -19,7 +19,7 @@ from vestige.jobs.metrics_features import DIGITS, PIXELS
 from vestige.jobs.rare_generator import Opened
 from vestige.metrics.arrays import FloatArray
 from vestige.models.latent import Calls
-from vestige.rare.density.choose import CANDIDATES, Choice, choose
+from vestige.rare.density.choose import Choice, candidates, choose
 from vestige.rare.density.density import Density
 from vestige.rare.density.preparation import Preparation
 from vestige.rare.invert import Inverted, near_images
@@ -34,6 +34,8 @@ BANK, MOST = 2000, 10_000
 """Generations from which distances are read; real images that are used, drawn by seed, where there are more."""
 
 _TRIES = 64
+_CHOICE, _NARROW = 4, 0.5
+"""Draws in the manifold for every reference, and share of their median reach below which one is passed over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ class Stage:
     """A scene with what it was built from.
 
     ``calls`` is what the bank and the references cost in generator calls; ``inverted`` the inversion of a reference
-    image; ``passed`` how many draws of the prior were passed over because they lie outside the real manifold.
+    image; ``passed`` how many draws of the prior were passed over as references.
     """
 
     scene: Scene
@@ -92,7 +94,7 @@ def set_stage(
     controls: Controls,
     groups: int,
     reference: str | Path | None,
-    densities: Sequence[Density] = CANDIDATES,
+    densities: Sequence[Density] | None = None,
     neighbours: int = 3,
     seed: int = 0,
 ) -> Stage:
@@ -110,7 +112,8 @@ def set_stage(
     used = real if len(real) <= MOST else real.take(some_rows(len(real), MOST, seed))
     features = space.of(used.pixels)
     manifold = Manifold(features, neighbours)
-    choice = choose(densities, features, preparation=Preparation(drop_constant=True), seed=seed)
+    tried = candidates(len(features)) if densities is None else densities
+    choice = choose(tried, features, preparation=Preparation(drop_constant=True), seed=seed)
     scene = Scene(opened.generator, space, choice.best, manifold)
     before, wanted = scene.generator.calls, controls.neighbours(BANK)
     bank = scene.bank(BANK, seed)
@@ -169,20 +172,27 @@ def read_reference(path: str | Path, shape: tuple[int, int, int]) -> npt.NDArray
 
 
 def _drawn(scene: Scene, bank: FloatArray, neighbours: int, groups: int, seed: int) -> tuple[References, int]:
-    """The first draws of the prior that lie in the real manifold, classes by turns, and how many were passed over."""
-    generator, found = scene.generator, list[int]()
-    rows = np.arange(_TRIES * groups, dtype=np.int64)
-    classes = max(1, generator.classes)
-    taken = 0
-    for block in np.array_split(rows, _TRIES):
-        inside = scene.manifold.locate(
-            scene.features(generator.latents(block, seed), generator.labels_of(block))
-        ).inside
+    """Draws of the prior that lie in the real manifold, classes by turns, and how many were passed over.
+
+    Passed over is also a draw around which the generator makes nearly the same image again and again, as where it has
+    memorized one: there is nothing different to be found near it.
+    """
+    generator, classes = scene.generator, max(1, scene.generator.classes)
+    found, wide, reach, taken = list[int](), list[int](), list[float](), 0
+    for block in np.array_split(np.arange(_TRIES * groups, dtype=np.int64), _TRIES):
+        features = scene.features(generator.latents(block, seed), generator.labels_of(block))
+        inside = scene.manifold.locate(features).inside
+        gaps = (np.linalg.norm(bank - x, axis=1) for x in features[inside])
+        reach += [float(np.partition(gap, neighbours - 1)[neighbours - 1]) for gap in gaps]
         found += block[inside].tolist()
         taken = int(block[-1]) + 1
-        if len({row % classes for row in found}) >= min(groups, classes) and len(found) >= groups:
+        wide = [row for row, far in zip(found, reach, strict=True) if far >= _NARROW * np.median(reach)]
+        enough = len(found) >= _CHOICE * groups and len(wide) >= groups
+        if enough and len({row % classes for row in wide}) >= min(groups, classes):
             break
-    if len(found) < groups:
+    else:
+        wide = wide if len(wide) >= groups else found
+    if len(wide) < groups:
         raise InvalidInput(
             f"Only {len(found)} of {taken:,} images of the generator lie in the real manifold, for {groups} groups.",
             expected=f"at least {groups}.",
@@ -190,11 +200,11 @@ def _drawn(scene: Scene, bank: FloatArray, neighbours: int, groups: int, seed: i
             "--features.",
         )
     # One reference of each class before a second of any.
-    place = {row: sum(r % classes == row % classes for r in found[:i]) for i, row in enumerate(found)}
-    chosen = np.array(sorted(sorted(found, key=lambda row: (place[row], row))[:groups]), np.int64)
+    place = {row: sum(r % classes == row % classes for r in wide[:i]) for i, row in enumerate(wide)}
+    chosen = np.array(sorted(sorted(wide, key=lambda row: (place[row], row))[:groups]), np.int64)
     latents, labels = generator.latents(chosen, seed), generator.labels_of(chosen)
     references = near(scene, latents, bank, neighbours=neighbours, labels=labels, rows=chosen.tolist())
-    return references, taken - len(found)
+    return references, taken - len(wide)
 
 
 def _shape(opened: Opened) -> tuple[int, int, int]:

@@ -263,7 +263,7 @@ def beside(found: Results) -> Section:
         name="beside",
         title="Beside other methods at equal calls",
         text=[
-            "A method that chooses samples by a measure looks good by that measure. The second table is the one to "
+            "A method that chooses samples by a measure looks good by that measure. The first table is the one to "
             "believe; where rejection stands level there, it is the cheaper and simpler way."
         ],
         tables=[second, first],
@@ -362,7 +362,8 @@ def ground(found: Results, skipped: tuple[str, ...]) -> Section:
     ]
     if stage.passed:
         text.append(
-            f"{stage.passed} of the generator's draws lay outside the real manifold and served as no reference."
+            f"{stage.passed} of the generator's draws served as no reference: they lie outside the real manifold, or "
+            "where it makes nearly one image only."
         )
     if stage.inverted is not None:
         left, reach = float(stage.inverted.residual[0]), float(stage.references.reach[0])

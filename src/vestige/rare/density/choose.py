@@ -29,6 +29,19 @@ CANDIDATES: tuple[Density, ...] = (
 """What :func:`choose` compares by default: every kind that needs neither labels nor an extra. Flows join by name."""
 
 
+_ROWS_A_COMPONENT = 5
+"""Real rows a component below which a mixture is not tried."""
+
+
+def candidates(rows: int) -> tuple[Density, ...]:
+    """Those of ``CANDIDATES`` that so many real rows are enough for."""
+    return tuple(
+        density
+        for density in CANDIDATES
+        if not isinstance(density, GaussianMixture) or rows >= _ROWS_A_COMPONENT * density.components
+    )
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One line of the comparison.
