@@ -138,9 +138,17 @@ def alone(folder: Path, n: int) -> list[Row]:
     ]
 
 
+def kept(path: Path, names: set[str]) -> list[Row]:
+    """Rows of an earlier run that were not measured again."""
+    if not path.is_file():
+        return []
+    return [Row(**row) for row in json.loads(path.read_text()) if row["name"] not in names]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full numbers of rows")
+    parser.add_argument("--compared-only", action="store_true", help="keep what was measured before of the full size")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for rare_metrics.json")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -151,7 +159,10 @@ def main() -> None:
     sizes = [max(4 * K, round(options.scale * size)) for size in (COMPARED, ALONE)]
     with tempfile.TemporaryDirectory() as root:
         rows = compared(laid(Path(root) / "compared", sizes[0]), sizes[0])
-        rows += alone(laid(Path(root) / "alone", sizes[1]), sizes[1])
+        if options.compared_only:
+            rows += kept(options.out / "rare_metrics.json", {row.name for row in rows})
+        else:
+            rows += alone(laid(Path(root) / "alone", sizes[1]), sizes[1])
     write("rare_metrics", f"Neighbour metrics, {FEATURES} features, k = {K}", rows, options.out)
 
 

@@ -100,6 +100,7 @@ def test_the_record_compares_at_equal_calls_in_two_spaces(run: Run) -> None:
     assert evidence.strips["found"][0].images.shape == (7, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_the_same_call_resumes_and_other_settings_do_not(tmp_path: Path) -> None:
     first = searched(tmp_path / "run")
     generator = small()
@@ -116,6 +117,7 @@ def test_the_same_call_resumes_and_other_settings_do_not(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.slow
 def test_samples_stay_near_an_image(tmp_path: Path) -> None:
     pixels = real(2, 20).pixels
     opened = open_generator(small())
@@ -144,10 +146,10 @@ def test_samples_stay_near_an_image(tmp_path: Path) -> None:
 
 def test_copies_are_told_from_new_ones(tmp_path: Path) -> None:
     method, seen = Random(), small()
-    first = searched(tmp_path / "first", method=method)
+    first = searched(tmp_path / "first", method=method, count=8)
     copied = [np.asarray(Image.open(path))[None] for path in sorted((first.folder / "images").glob("*.png"))[:3]]
     train = ImageSet(np.concatenate([np.stack(copied), real(2).pixels]))
-    run = rare(seen, real(), train=train, out=tmp_path / "run", count=7, group=4, method=method, densities=DENSITIES)
+    run = rare(seen, real(), train=train, out=tmp_path / "run", count=8, group=4, method=method, densities=DENSITIES)
     rows = [json.loads(line) for line in (run.folder / "rows.jsonl").read_text().splitlines()]
     assert [row["copy"] for row in rows][:3] == [True] * 3
     assert [row["authentic"] for row in rows][:3] == [False] * 3
@@ -157,6 +159,7 @@ def test_copies_are_told_from_new_ones(tmp_path: Path) -> None:
     assert "copy a training image" in page
 
 
+@pytest.mark.slow
 def test_a_baseline_and_free_groups(tmp_path: Path) -> None:
     run = searched(tmp_path / "run", method=Rejection(), calls=20, count=3)
     assert run.record.estimate("rare/calls").value == 20
@@ -183,7 +186,7 @@ def test_a_baseline_and_free_groups(tmp_path: Path) -> None:
 )
 def test_bad_input_is_said(changes: dict, error: type[Exception], words: str, tmp_path: Path) -> None:
     given = {"generator": small(), "data": real(), "out": tmp_path / "run", "densities": DENSITIES, **changes}
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=words or None):
         rare(**given)
     assert not (tmp_path / "run" / "report.json").exists()
 

@@ -240,6 +240,7 @@ def test_rarity_of_known_balls() -> None:
     assert (nothing.mean.n, nothing.undefined.value) == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "n", "shift"), [(70, 60, 0.0), (50, 90, 1.0)])
 def test_intervals_cover_the_values_expected_at_their_size(m: int, n: int, shift: float) -> None:
     random = np.random.default_rng(1)

@@ -57,6 +57,7 @@ def test_the_published_objective_leaves_at_the_last_step_but_keeps_its_best(scen
     assert best.present.mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [SHORT, DivRareGen(members=4, steps=20)], ids=lambda o: type(o).__name__)
 def test_groups_do_not_depend_on_one_another(scene: Scene, objective: Objective) -> None:
     references = middle(scene)
@@ -150,6 +151,7 @@ def test_latents_stay_where_the_prior_is(scene: Scene) -> None:
         assert norm.max() <= 3.08 + 1e-3
 
 
+@pytest.mark.slow
 def test_more_of_a_control_is_more_of_what_it_names(scene: Scene) -> None:
     def found(neighbours: int = 30, **controls: float):
         references = middle(scene, neighbours=neighbours)

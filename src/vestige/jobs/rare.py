@@ -257,8 +257,8 @@ def rarest_first(comparison: Comparison) -> npt.NDArray[np.int64]:
     measured = comparison.chosen.measured
     if measured is None:
         return np.empty(0, np.int64)
-    accepted, percentile = (values[measured.present] for values in (measured.accepted, measured.percentile))
-    return np.lexsort((percentile, ~accepted)).astype(np.int64)
+    outside = ~measured.accepted[measured.present]
+    return np.lexsort((measured.percentile[measured.present], outside)).astype(np.int64)
 
 
 def _copied(found: Results, audited: Findings | None) -> npt.NDArray[np.bool_]:
@@ -322,7 +322,8 @@ def _rows(found: Results, order: npt.NDArray[np.int64], copied: npt.NDArray[np.b
     return lines
 
 
-def _known(value: float) -> float | None:
+def _known(value: Any) -> float | None:
+    """A number of an array; None where it is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -359,7 +360,7 @@ def _not_done(found: Results, who: Split) -> list[NotDone]:
                 remedy="pass real images that the generator never saw as --data, and its training images as --train.",
             )
         )
-    if isinstance(found.comparison.start, type(None)):
+    if found.comparison.start is None:
         missing.append(
             NotDone(
                 what="the spread beside that of the starts",
