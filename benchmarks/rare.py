@@ -1,12 +1,12 @@
 """Ways to rare samples side by side, at equal generator calls, on GANs and a diffusion model.
 
     make bench-rare BENCH_FLAGS="--fashion fashion-mnist"
-    python benchmarks/rare.py --work DIR [--fashion DIR] [--seeds 5] [--groups 4] [--steps 60] [--metrics] [--diffusion]
+    python benchmarks/rare.py --work DIR [--fashion DIR] [--seeds 5] [--groups 4] [--steps 60] [--metrics]
 
 Every method gets the same references and as many generator calls as the search (a backward pass counts two). Samples
 are chosen in one feature space and scored in a second, independently trained one. Each seed is one observation; the
-intervals are Student's over seeds. What was computed before is taken from ``--work``. ``--metrics`` also runs
-benchmarks/rare_metrics.py; otherwise its rows are kept as they stand in the results.
+intervals are Student's over seeds. What was computed before is taken from ``--work``; rows of generators that are not
+run are kept as they stand. ``--metrics`` also runs benchmarks/rare_metrics.py, whose last results are taken otherwise.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ from vestige.store import Store
 
 console = Console(stderr=True)
 MEMBERS, NEIGHBOURS = 8, 3
+GENERATORS = ("digits-gan", "fashion-gan", "digits-ddpm")
 _SCRIPT = Path(__file__)
 
 BASELINES: dict[str, Baseline] = {
@@ -275,16 +276,34 @@ def overhead(bench: Bench, opened: Opened) -> Row:
 
 
 def neighbour_rows(run: bool, folder: Path) -> list[Row]:
-    """Rows of benchmarks/rare_metrics.py: measured now, or as they stand in the results."""
+    """Rows of benchmarks/rare_metrics.py: measured now, or as they were left in the folder."""
+    kept = folder / "rare_metrics.json"
     if run:
         script = _SCRIPT.with_name("rare_metrics.py")
         subprocess.run([sys.executable, str(script), "--out", str(folder)], check=True)
-        kept = folder / "rare_metrics.json"
-    else:
-        kept = folder / "rare.json"
-    if not kept.is_file():
-        return []
-    return [Row(**row) for row in json.loads(kept.read_text()) if row["name"].startswith("metrics/")]
+    return _read(kept) if kept.is_file() else []
+
+
+def _read(path: Path) -> list[Row]:
+    return [Row(**row) for row in json.loads(path.read_text())] if path.is_file() else []
+
+
+def chosen(names: list[str], fashion_data: Path | None, work: Path) -> list[tuple[Bench, Opened]]:
+    """The named generators with their data."""
+    found: list[tuple[Bench, Opened]] = []
+    first = digits(work)
+    for name in names:
+        if name == "digits-gan":
+            found.append((first, Opened(name, first.generator)))
+        elif name == "fashion-gan" and fashion_data is not None:
+            bench = fashion(fashion_data, work)
+            found.append((bench, Opened(name, bench.generator)))
+        elif name == "digits-ddpm":
+            model = open_generator(name)
+            found.append((dataclasses.replace(first, name=name, generator=model.generator), model))
+        else:
+            raise SystemExit(f"{name}: expected {', '.join(GENERATORS)}; fashion-gan needs --fashion")
+    return found
 
 
 def main() -> None:
@@ -292,32 +311,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("vestige-run-rare"), help="models and kept results")
     parser.add_argument("--fashion", type=Path, help="folder with the four idx files of Fashion-MNIST")
+    parser.add_argument("--generators", nargs="+", choices=GENERATORS, help="all that there are data for, if absent")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--groups", type=int, default=4, help="references a seed, eight samples each")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--diffusion", action="store_true", help="digits-ddpm as well; takes as long as both GANs")
     parser.add_argument("--metrics", action="store_true", help="measure the neighbour metrics too; takes minutes")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for rare.json")
     options = parser.parse_args()
     plan = Plan(options.seeds, options.groups, options.steps)
-    benches = [digits(options.work)]
-    if options.fashion is not None:
-        benches.append(fashion(options.fashion, options.work))
-    rows = neighbour_rows(options.metrics, options.out)
-    opened = [Opened(bench.name, bench.generator) for bench in benches]
-    if options.diffusion:
-        model = open_generator("digits-ddpm")
-        benches.append(dataclasses.replace(benches[0], name="digits-ddpm", generator=model.generator))
-        opened.append(model)
-    rows.append(overhead(benches[0], opened[0]))
-    for bench, one in zip(benches, opened, strict=True):
-        rows += compare(bench, one, plan, options.work)
-    write(
-        "rare",
-        f"Rare samples: {plan.seeds} seeds of {plan.groups * MEMBERS} samples, {plan.steps} steps",
-        rows,
-        options.out,
-    )
+    names = options.generators or [name for name in GENERATORS if name != "fashion-gan" or options.fashion is not None]
+    benches = chosen(names, options.fashion, options.work)
+    rows, before = neighbour_rows(options.metrics, options.out), _read(options.out / "rare.json")
+    if "digits-gan" in names:
+        rows.append(overhead(*benches[names.index("digits-gan")]))
+    for bench, opened in benches:
+        rows += compare(bench, opened, plan, options.work)
+    told = {row.name for row in rows}
+    rows += [row for row in before if row.name not in told and row.name.split("/")[0] not in names]
+    title = f"Rare samples: {plan.seeds} seeds of {plan.groups * MEMBERS} samples, {plan.steps} steps"
+    write("rare", title, rows, options.out)
 
 
 if __name__ == "__main__":
