@@ -53,7 +53,7 @@ def save_sheet(pixels: Pixels, kinds: list[str], path: Path) -> None:
 def strips(
     pixels: Pixels, comparison: Comparison, swept: list[Swept], reference: Pixels | None
 ) -> dict[str, list[Strip]]:
-    """Strips by section: the found ones rarest first, the first of every other method, and the sweep of each control.
+    """Strips by section: the found ones rarest first, some of every other method, and the sweep of each control.
 
     ``pixels`` are those found, in the order in which they are to be shown.
     """
@@ -68,14 +68,17 @@ def strips(
     if reference is not None:
         found.insert(0, Strip("The reference", _last(reference), "Real image; what its latent makes is beside it."))
     shown["found"] = found
-    shown["beside"] = [
-        Strip(tried.name, _last(tried.pixels[:_SHOWN])) for tried in comparison.every if len(tried.pixels)
-    ]
+    shown["beside"] = [Strip(tried.name, _last(_some(tried.pixels))) for tried in comparison.every if len(tried.pixels)]
     for control in dict.fromkeys(s.control for s in swept):
         shown[f"sweep_{control}"] = [
             Strip(f"{control} {s.value:g}", _last(s.pixels)) for s in swept if s.control == control
         ]
     return shown
+
+
+def _some(pixels: Pixels) -> Pixels:
+    """A few of all groups, evenly."""
+    return pixels[np.linspace(0, len(pixels) - 1, min(_SHOWN, len(pixels))).round().astype(np.int64)]
 
 
 def _last(pixels: Pixels) -> Pixels:
