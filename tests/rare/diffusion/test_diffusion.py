@@ -133,7 +133,9 @@ def test_guidance_acts_early_and_is_counted() -> None:
 def test_self_guidance_brings_out_the_minority() -> None:
     model = lopsided()
     plain = (drawn(DDPM(steps=20), model).mean(1) > 0).mean()
-    found = (drawn(DDPM(steps=20), SelfGuided(model, 1.0, renoise=0.5, until=0.3)).mean(1) > 0).mean()
+    # One noise serves all images, so a single seed may lead either way; over several the minority gains.
+    guided = [SelfGuided(model, 1.0, renoise=0.5, until=0.3, seed=seed) for seed in range(4)]
+    found = np.mean([(drawn(DDPM(steps=20), one).mean(1) > 0).mean() for one in guided])
     assert found > plain + 0.05
 
 

@@ -18,7 +18,8 @@ class SelfGuided(Denoiser):
     ``L = ||m - stop(D(alpha_s m + sigma_s eps, s))||`` with ``m = E[x_0 | x_t]`` and D the mean: large where noising
     and denoising m does not lead back to it, which is where training images are few. In terms of the mean,
     ``m' = m + scale (sigma^2 / alpha) grad L``. Guidance acts at times of at least ``until``; elsewhere the answer is
-    the inner one. The noise eps is the same for every image, so that no image depends on the rest of its batch.
+    the inner one. The noise eps is the same for every image, so that no image depends on the rest of its batch; which
+    way it leads depends on the seed, so draw under several.
     Source: Um and Ye 2024, arXiv 2407.11555.
 
     Each guided evaluation costs four (two of them for the gradient), and they are counted.
