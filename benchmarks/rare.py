@@ -31,7 +31,7 @@ from torch import Tensor
 from vestige.data.images import to_float
 from vestige.errors import InvalidInput
 from vestige.execute import Context
-from vestige.jobs.rare_generator import Opened
+from vestige.jobs.rare_generator import Opened, open_generator
 from vestige.jobs.rare_methods import Tried, diffusion, drawn, look
 from vestige.jobs.rare_stage import Stage, set_stage
 from vestige.metrics.frechet import Gaussian, frechet_interval

@@ -42,6 +42,7 @@ class GaussianMixture(Density):
     covariance : full or diagonal.
     ridge : added to the variance of every coordinate of every component; the overall variance is one.
     iterations, patience, tolerance : of the fit; tolerance in nats a row.
+    starts : fits from other clusters, of which the one with the best held-out mean is kept.
     """
 
     claim: ClassVar[str] = "a mixture of Gaussians, fitted by expectation and maximisation"
@@ -53,13 +54,18 @@ class GaussianMixture(Density):
     iterations: int = 200
     patience: int = 5
     tolerance: float = 1e-3
+    starts: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.components, self.iterations, self.patience) < 1 or self.ridge <= 0 or self.tolerance < 0:
+        if (
+            min(self.components, self.iterations, self.patience, self.starts) < 1
+            or self.ridge <= 0
+            or self.tolerance < 0
+        ):
             raise InvalidInput(
                 f"components={self.components}, ridge={self.ridge:g}, iterations={self.iterations}, "
-                f"patience={self.patience}, tolerance={self.tolerance:g}.",
-                expected="at least one component, iteration and unit of patience, a positive ridge.",
+                f"patience={self.patience}, tolerance={self.tolerance:g}, starts={self.starts}.",
+                expected="at least one component, iteration, unit of patience and start, a positive ridge.",
                 remedy="change the setting.",
             )
 
@@ -74,8 +80,22 @@ class GaussianMixture(Density):
         warnings = ()
         if self.covariance is Covariance.FULL:
             warnings = full_covariance_warning(len(train), train.rows.shape[1], self.components)
+        fits = [self._fit(train, held_out, seed, start, warnings) for start in range(self.starts)]
+        best, _ = max(fits, key=lambda fit: fit[1])
+        if best is None:
+            raise InvalidInput(
+                "No iteration of the mixture gave a finite likelihood.",
+                expected="coordinates of ordinary size.",
+                remedy="look for outliers in the features, or raise the ridge.",
+            )
+        return best
+
+    def _fit(
+        self, train: Sample, held_out: Sample, seed: int, start: int, warnings: tuple[str, ...]
+    ) -> tuple[Gaussians | None, float]:
+        """The best iteration from one start, and its held-out mean."""
         best, best_score, last_score, idle = None, -np.inf, -np.inf, 0
-        shares = _clusters(train.rows, self.components, seed)
+        shares = _clusters(train.rows, self.components, seed, start)
         for _ in range(self.iterations):
             model = self._maximised(train.rows, shares, warnings)
             score, (shares, likelihood) = _expected(model, held_out.rows)[1], _expected(model, train.rows)
@@ -85,13 +105,7 @@ class GaussianMixture(Density):
             last_score = likelihood
             if idle >= self.patience or score < best_score - 1.0:
                 break
-        if best is None:
-            raise InvalidInput(
-                "No iteration of the mixture gave a finite likelihood.",
-                expected="coordinates of ordinary size.",
-                remedy="look for outliers in the features, or raise the ridge.",
-            )
-        return best
+        return best, best_score
 
     def _maximised(self, rows: FloatArray, shares: FloatArray, warnings: tuple[str, ...]) -> Gaussians:
         """The mixture of highest expected likelihood given the shares [n, k] of each component in each row."""
@@ -115,9 +129,9 @@ def _expected(model: Gaussians, rows: FloatArray) -> tuple[FloatArray, float]:
     return (joint - total).exp().numpy(), float(total.mean())
 
 
-def _clusters(rows: FloatArray, count: int, seed: int) -> FloatArray:
+def _clusters(rows: FloatArray, count: int, seed: int, start: int) -> FloatArray:
     """Membership [n, k] in the clusters of Lloyd's iteration, from centres that start far apart (k-means++)."""
-    random = generator(seed, Stream.RARE, row=0, draw=Draw.CLUSTERS)
+    random = generator(seed, Stream.RARE, row=start, draw=Draw.CLUSTERS)
     centres = rows[random.integers(len(rows), size=1)]
     gap = _squares(rows, centres)[:, 0]
     while len(centres) < count:
