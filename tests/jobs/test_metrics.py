@@ -191,7 +191,7 @@ def test_command_line(tmp_path: Path, cli):
     assert "k = 2" in (tmp_path / "run" / "report.html").read_text()
     wrong = cli("metrics", *sets, "--features", "nothing", "--out", tmp_path / "other")
     assert wrong.code == 2
-    assert "Expected: pixels, digits, or the folder" in wrong.err
+    assert "Expected: pixels, edges, digits, or the folder" in wrong.err
     few = cli("metrics", *sets, "--k", 9, "--out", tmp_path / "other")
     assert few.code == 2
     assert "There are 9 generated images" in few.err
