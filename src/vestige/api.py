@@ -48,6 +48,7 @@ from vestige.jobs.increments import apply_increments, compose_increments, remove
 from vestige.jobs.ledger import Replay, apply_ledger, describe_ledger, replay_ledger, withdraw_increment
 from vestige.jobs.lineage import Scan, scan_lineage
 from vestige.jobs.lineage_registry import Registry
+from vestige.jobs.metrics import metrics
 from vestige.jobs.policy import Policy, load_policy
 from vestige.jobs.prepare import deduplicate, insert_canaries
 from vestige.jobs.prove import (
@@ -62,6 +63,7 @@ from vestige.jobs.prove import (
     verify_manifest,
     verify_rows,
 )
+from vestige.jobs.rare import rare
 from vestige.jobs.run import Run
 from vestige.jobs.shadow import shadow
 from vestige.jobs.study import study
@@ -75,6 +77,8 @@ from vestige.models.critic import Critic
 from vestige.models.denoiser import Denoiser, Prediction
 from vestige.models.generator import SampleBank
 from vestige.models.guidance import Guided
+from vestige.models.latent import LatentGenerator
+from vestige.models.latent_diffusion import few_step_generator
 from vestige.models.network import PixelRange
 from vestige.models.oracle import EmpiricalDenoiser, MixtureDenoiser, gaussian_denoiser
 from vestige.models.sampler import DDIM, DDPM, Heun, Spacing
@@ -82,6 +86,7 @@ from vestige.models.schedule import Cosine, DiscreteTable, RectifiedFlow, Varian
 from vestige.models.shadows import Shadows
 from vestige.models.subject import Subject
 from vestige.models.transformer.open import open_transformer
+from vestige.rare.objective import Controls, DivRareGen, RareSearch
 from vestige.record import Record, Verdict
 from vestige.train.recipe import Augmentation, Recipe
 from vestige.zoo import zoo_model
@@ -98,6 +103,7 @@ __all__ = [
     "CanaryExposure",
     "Compared",
     "Comparison",
+    "Controls",
     "Cosine",
     "Critic",
     "Denoiser",
@@ -105,6 +111,7 @@ __all__ = [
     "DiffusersDenoiser",
     "DiscreteTable",
     "DiscriminatorLoss",
+    "DivRareGen",
     "EmpiricalDenoiser",
     "EraseDiff",
     "Eraser",
@@ -120,6 +127,7 @@ __all__ = [
     "Increment",
     "Inpainting",
     "Judge",
+    "LatentGenerator",
     "Ledger",
     "LiRA",
     "Lineage",
@@ -132,6 +140,7 @@ __all__ = [
     "Prediction",
     "Probe",
     "QuantileRegression",
+    "RareSearch",
     "Recipe",
     "Record",
     "RectifiedFlow",
@@ -166,6 +175,7 @@ __all__ = [
     "demo",
     "describe_ledger",
     "erase",
+    "few_step_generator",
     "fingerprint",
     "from_pipeline",
     "gaussian_denoiser",
@@ -178,12 +188,14 @@ __all__ = [
     "load_plan",
     "load_policy",
     "load_weights",
+    "metrics",
     "open_transformer",
     "prove_answer",
     "prove_challenge",
     "prove_commit",
     "prove_manifest",
     "prove_rows",
+    "rare",
     "remove_increments",
     "replay_ledger",
     "scan_lineage",

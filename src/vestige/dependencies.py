@@ -42,6 +42,8 @@ OPTIONAL = (
     "peft",
     "opacus",
     "faiss-cpu",
+    "zuko",
+    "cma",
     "gguf",
     "py-arkworks-bls12381",
     "torchvision",

@@ -33,6 +33,7 @@ class Stream(IntEnum):
     SKETCH = 12
     LAUNDER = 13
     PORTRAIT = 20
+    RARE = 30
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:
