@@ -5,6 +5,8 @@ VENV ?= .venv
 DEMO_OUT ?= vestige-demo
 DEMO_FLAGS ?=
 TEST_FLAGS ?=
+# Files of tests are shared out among the cores; a file's tests stay together, with what they prepare.
+PARALLEL = -n logical --maxprocesses 8 --dist loadfile
 BENCH_FLAGS ?=
 
 BIN = $(VENV)/bin
@@ -21,10 +23,10 @@ demo: $(VENV)/.core ## audit the model that ships with vestige, erase from it, v
 	$(BIN)/vestige demo --out "$(DEMO_OUT)" $(DEMO_FLAGS)
 
 test: $(VENV)/.test ## run the test suite (TEST_FLAGS="-k roc")
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(TEST_FLAGS)
 
 test-slow: $(VENV)/.test ## run every test, those marked slow as well
-	$(BIN)/python -m pytest -m "slow or not slow" $(TEST_FLAGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" $(TEST_FLAGS)
 
 lint: $(VENV)/.dev ## check style, format and the layers of the package
 	$(BIN)/ruff check .

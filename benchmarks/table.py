@@ -15,7 +15,10 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. ``ratio`` is how many times better ours is than the reference; None where that means nothing."""
+    """One comparison. ``ratio`` is how many times better ours is than the reference; None where that means nothing.
+
+    ``low`` and ``high`` bound ours at 95 % where it was repeated.
+    """
 
     name: str
     ours: float
@@ -24,6 +27,8 @@ class Row:
     ratio: float | None
     unit: str
     n: int
+    low: float | None = None
+    high: float | None = None
 
 
 def write(name: str, title: str, rows: list[Row], folder: Path = RESULTS) -> Path:

@@ -1,4 +1,4 @@
-"""Settings of the whole suite: checked shapes and types, no network, two threads, repeatable examples.
+"""Settings of the whole suite: checked shapes and types, no network, few threads, repeatable examples.
 
 The import hook has to run before the first import of vestige, and the variables before
 that of numpy, torch or huggingface_hub; commands that tests start inherit the variables.
@@ -18,7 +18,8 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     MPLBACKEND="Agg",
-    OMP_NUM_THREADS="2",
+    # Processes that share the tests out share the cores out as well.
+    OMP_NUM_THREADS="1" if "PYTEST_XDIST_WORKER" in os.environ else "2",
 )
 
 # Not the command line: typer hands its commands a context of another class than the one they must name.

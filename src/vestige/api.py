@@ -35,20 +35,43 @@ from vestige.erase.eraser import Eraser
 from vestige.erase.increment import Increment
 from vestige.erase.ledger import Ledger
 from vestige.erase.loop import Loop
+from vestige.fingerprint.card import Fingerprint, Plan
+from vestige.fingerprint.compare import Comparison, Judge, Lineage
+from vestige.fingerprint.portrait.code import VectorCode
+from vestige.fingerprint.portrait.painter import Painter
 from vestige.jobs.audit import audit
 from vestige.jobs.bench_erase import bench_erase
 from vestige.jobs.compare import compare
 from vestige.jobs.concept_matrix import concept_matrix
 from vestige.jobs.concept_recovery import attack_concepts
 from vestige.jobs.concepts import Erasures, erase_concepts
+from vestige.jobs.convert import convert
 from vestige.jobs.demo import demo
 from vestige.jobs.erase import Erasure, erase
+from vestige.jobs.fingerprint import Fingerprinted, fingerprint
+from vestige.jobs.fingerprint_compare import Compared, compare_weights
 from vestige.jobs.geometry import geometry
 from vestige.jobs.increments import apply_increments, compose_increments, remove_increments
 from vestige.jobs.ledger import Replay, apply_ledger, describe_ledger, replay_ledger, withdraw_increment
+from vestige.jobs.lineage import Scan, scan_lineage
+from vestige.jobs.lineage_registry import Registry
+from vestige.jobs.metrics import metrics
 from vestige.jobs.policy import Policy, load_policy
 from vestige.jobs.prepare import deduplicate, insert_canaries
 from vestige.jobs.prompts import audit_prompts
+from vestige.jobs.prove import (
+    Scope,
+    Shown,
+    prove_answer,
+    prove_challenge,
+    prove_commit,
+    prove_manifest,
+    prove_rows,
+    verify_answer,
+    verify_manifest,
+    verify_rows,
+)
+from vestige.jobs.rare import rare
 from vestige.jobs.run import Run
 from vestige.jobs.shadow import shadow
 from vestige.jobs.study import study
@@ -64,12 +87,16 @@ from vestige.models.critic import Critic
 from vestige.models.denoiser import Denoiser, Prediction
 from vestige.models.generator import SampleBank
 from vestige.models.guidance import Guided
+from vestige.models.latent import LatentGenerator
+from vestige.models.latent_diffusion import few_step_generator
 from vestige.models.network import PixelRange
 from vestige.models.oracle import EmpiricalDenoiser, MixtureDenoiser, gaussian_denoiser
 from vestige.models.sampler import DDIM, DDPM, Heun, Spacing
 from vestige.models.schedule import Cosine, DiscreteTable, RectifiedFlow, VarianceExploding, VariancePreserving
 from vestige.models.shadows import Shadows
 from vestige.models.subject import Subject
+from vestige.models.transformer.open import open_transformer
+from vestige.rare.objective import Controls, DivRareGen, RareSearch
 from vestige.record import Record, Verdict
 from vestige.train.recipe import Augmentation, Recipe
 from vestige.zoo import zoo_model
@@ -84,8 +111,11 @@ __all__ = [
     "AugmentedLoss",
     "CLiD",
     "CanaryExposure",
+    "Compared",
+    "Comparison",
     "ConceptEraser",
     "ConceptRequest",
+    "Controls",
     "Cosine",
     "Critic",
     "Denoiser",
@@ -93,12 +123,15 @@ __all__ = [
     "DiffusersDenoiser",
     "DiscreteTable",
     "DiscriminatorLoss",
+    "DivRareGen",
     "Drawing",
     "EmpiricalDenoiser",
     "EraseDiff",
     "Eraser",
     "Erasure",
     "Erasures",
+    "Fingerprint",
+    "Fingerprinted",
     "FunctionDenoiser",
     "GanGenerator",
     "GenerateAndFilter",
@@ -107,25 +140,35 @@ __all__ = [
     "ImageSet",
     "Increment",
     "Inpainting",
+    "Judge",
+    "LatentGenerator",
     "Ledger",
     "LiRA",
+    "Lineage",
     "Loop",
     "MixtureDenoiser",
+    "Painter",
     "PixelRange",
+    "Plan",
     "Policy",
     "Prediction",
     "Probe",
     "PromptSet",
     "QuantileRegression",
+    "RareSearch",
     "Recipe",
     "Record",
     "RectifiedFlow",
+    "Registry",
     "Replay",
     "Run",
     "SampleBank",
+    "Scan",
+    "Scope",
     "SecMI",
     "SepME",
     "Shadows",
+    "Shown",
     "SimA",
     "Spacing",
     "Split",
@@ -135,6 +178,7 @@ __all__ = [
     "UnseenLevel",
     "VarianceExploding",
     "VariancePreserving",
+    "VectorCode",
     "Verdict",
     "apply_increments",
     "apply_ledger",
@@ -143,13 +187,17 @@ __all__ = [
     "audit_prompts",
     "bench_erase",
     "compare",
+    "compare_weights",
     "compose_increments",
     "concept_matrix",
+    "convert",
     "deduplicate",
     "demo",
     "describe_ledger",
     "erase",
     "erase_concepts",
+    "few_step_generator",
+    "fingerprint",
     "from_pipeline",
     "gaussian_denoiser",
     "geometry",
@@ -163,12 +211,24 @@ __all__ = [
     "load_prompts",
     "load_text_to_image",
     "load_weights",
+    "metrics",
+    "open_transformer",
+    "prove_answer",
+    "prove_challenge",
+    "prove_commit",
+    "prove_manifest",
+    "prove_rows",
+    "rare",
     "remove_increments",
     "replay_ledger",
+    "scan_lineage",
     "shadow",
     "split",
     "study",
     "verify",
+    "verify_answer",
+    "verify_manifest",
+    "verify_rows",
     "withdraw_increment",
     "zoo_model",
 ]

@@ -35,7 +35,19 @@ REQUIRED = (
 )
 """Distributions that vestige cannot do without."""
 
-OPTIONAL = ("transformers", "datasets", "accelerate", "peft", "opacus", "faiss-cpu", "torchvision")
+OPTIONAL = (
+    "transformers",
+    "datasets",
+    "accelerate",
+    "peft",
+    "opacus",
+    "faiss-cpu",
+    "zuko",
+    "cma",
+    "gguf",
+    "py-arkworks-bls12381",
+    "torchvision",
+)
 """Distributions that vestige, or diffusers under it, takes up where they are present."""
 
 _LONGEST_REASON = 200

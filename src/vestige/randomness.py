@@ -31,6 +31,10 @@ class Stream(IntEnum):
     SHADOW = 10
     GEOMETRY = 11
     SCENE = 16
+    SKETCH = 12
+    LAUNDER = 13
+    PORTRAIT = 20
+    RARE = 30
 
 
 def generator(seed: int, stream: Stream, row: int, draw: int = 0) -> np.random.Generator:

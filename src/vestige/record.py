@@ -52,7 +52,9 @@ class Series(_Part):
     high: list[float | None] | None = None
     x_low: list[float | None] | None = Field(default=None, description="of a scatter only")
     x_high: list[float | None] | None = Field(default=None, description="of a scatter only")
-    labels: list[str] | None = Field(default=None, description="names written beside the points of a scatter")
+    labels: list[str] | None = Field(
+        default=None, description="names beside the points of a scatter, or at the ends of a tree"
+    )
 
 
 class Figure(_Part):
@@ -60,7 +62,7 @@ class Figure(_Part):
 
     name: str
     title: str
-    kind: Literal["line", "bars", "points", "histogram", "scatter"]
+    kind: Literal["line", "bars", "points", "histogram", "scatter", "tree"]
     series: list[Series]
     x_label: str = ""
     y_label: str = ""

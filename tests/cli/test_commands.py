@@ -54,11 +54,16 @@ def test_help_imports_no_torch(arguments: list[str]) -> None:
 def test_there_are_the_commands_of_the_job() -> None:
     top = {path[0] for path in COMMANDS}
     assert {"demo", "audit", "erase", "verify", "report", "increments", "ledger", "bench", "doctor", "ls"} <= top
-    inner = {name: {path[1] for path in COMMANDS if path[0] == name} for name in ("increments", "ledger", "bench")}
+    assert {"fingerprint", "compare-weights", "convert", "lineage", "prove", "verify-proof"} <= top
+    groups = ("increments", "ledger", "bench", "lineage", "prove", "verify-proof")
+    inner = {name: {path[1] for path in COMMANDS if path[0] == name} for name in groups}
     assert inner == {
         "increments": {"list", "apply", "remove", "compose", "matrix", "attack"},
         "ledger": {"show", "withdraw", "apply", "replay"},
         "bench": {"erase"},
+        "lineage": {"scan", "add", "show"},
+        "prove": {"manifest", "rows", "commit", "challenge", "answer"},
+        "verify-proof": {"manifest", "rows", "answer"},
     }
 
 
@@ -210,6 +215,22 @@ def test_a_broken_torchvision_is_named_by_every_command_that_needs_a_model(tmp_p
         "erase": ["m", "--forget", "rows:1", "--out", "o"],
         "verify": ["m", "--increment", "i", "--against", "r", "--out", "o"],
         "compare": ["a", "b", "--out", "o"],
+        "fingerprint": ["m"],
+        "compare-weights": ["a", "b"],
+        "convert": ["a.pkl", "b.safetensors"],
+        "lineage scan": ["f"],
+        "lineage add": ["m"],
+        "lineage show": [],
+        "prove manifest": ["m", "-o", "o"],
+        "prove rows": ["m", "-o", "o"],
+        "prove commit": ["m", "-o", "o"],
+        "prove challenge": ["c", "-o", "o"],
+        "prove answer": ["f", "c", "-o", "o"],
+        "verify-proof manifest": ["f", "m"],
+        "verify-proof rows": ["r", "k", "m"],
+        "verify-proof answer": ["c", "p", "q"],
+        "metrics": ["g", "--data", "d", "--out", "o"],
+        "rare": ["m", "--data", "d", "--out", "o"],
         "shadow": ["--data", "d", "--out", "o"],
         "study": [str(Path(__file__).parents[2] / "studies" / "digits.toml"), "--out", "o"],
         "data dedup": ["d", "--out", "o"],

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,11 +11,24 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vestige.errors import EmptySet, InvalidInput
-from vestige.metrics import coverage
+from vestige.metrics import tiles
 from vestige.metrics.coverage import Balls, density_coverage, expected_coverage, precision_recall
 from vestige.metrics.interval import Interval, clopper_pearson
 
 seeds = st.integers(0, 10**6)
+Shape = tuple[int, int, int, int]
+SHAPES = [(5, 7, 1, 4), (16, 8, 2, 8), (1024, 2048, 8, 128)]
+"""Height and width of a tile, strips held, length of a segment."""
+
+
+@contextmanager
+def tiles_of(shape: Shape) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in zip(("_HEIGHT", "_WIDTH", "_HELD", "_SEGMENT"), shape, strict=True):
+            patch.setattr(tiles, name, value)
+        yield
+
+
 sizes = st.integers(6, 25)
 
 
@@ -46,12 +61,11 @@ def computed(x: np.ndarray, y: np.ndarray, k: int) -> tuple[float, float, float,
     return shares.precision.value, shares.recall.value, counts.density.value, counts.coverage.value
 
 
-@given(sizes, sizes, st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 40, 1 << 22]), seeds)
-def test_equals_brute_force(m: int, n: int, d: int, k: int, cells: int, seed: int) -> None:
+@given(sizes, sizes, st.integers(1, 5), st.integers(1, 5), st.sampled_from(SHAPES), seeds)
+def test_equals_brute_force(m: int, n: int, d: int, k: int, shape: Shape, seed: int) -> None:
     random = np.random.default_rng(seed)
     x, y = random.normal(size=(m, d)), random.normal(0.4, 1.2, size=(n, d))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "_CELLS", cells)
+    with tiles_of(shape):
         assert computed(x, y, k) == pytest.approx(naive(x, y, k), abs=1e-12)
 
 
@@ -110,12 +124,11 @@ def refitted_share(inside: np.ndarray) -> tuple[float, float]:
     return stats.beta.ppf(0.025, s, f + 1), stats.beta.ppf(0.975, s + 1, f)
 
 
-@given(st.sampled_from([1, 300, 1 << 22]), seeds)
-def test_intervals_count_both_sets(cells: int, seed: int) -> None:
+@given(st.sampled_from(SHAPES), seeds)
+def test_intervals_count_both_sets(shape: Shape, seed: int) -> None:
     random = np.random.default_rng(seed)
     x, y = random.normal(size=(25, 2)), random.normal(1.5, 1, size=(35, 2))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "_CELLS", cells)
+    with tiles_of(shape):
         reference, generated = Balls.around(y, 2), Balls.around(x, 2)
         shares, counts = precision_recall(generated, reference), density_coverage(x, reference)
     in_reference = squared(x, y) <= naive_radii(y, 2)[None, :]
@@ -136,7 +149,7 @@ def test_intervals_count_both_sets(cells: int, seed: int) -> None:
 def test_intervals_cover_the_values_expected_at_their_size(m: int, n: int, shift: float) -> None:
     random = np.random.default_rng(0)
     found: dict[str, list[Interval]] = {"precision": [], "recall": [], "density": [], "coverage": []}
-    for _ in range(100):
+    for _ in range(60):
         x, y = random.normal(size=(m, 2)), random.normal(shift, 1, size=(n, 2))
         reference = Balls.around(y, 5)
         shares, counts = precision_recall(Balls.around(x, 5), reference), density_coverage(x, reference)
@@ -162,23 +175,23 @@ def test_shares_of_nothing_and_of_everything_keep_an_interval() -> None:
 def test_equal_distributions_have_the_expected_density_and_coverage(m: int, n: int, k: int) -> None:
     random = np.random.default_rng(0)
     found = [
-        density_coverage(random.normal(size=(m, 2)), Balls.around(random.normal(size=(n, 2)), k)) for _ in range(300)
+        density_coverage(random.normal(size=(m, 2)), Balls.around(random.normal(size=(n, 2)), k)) for _ in range(120)
     ]
     covered, dense = [f.coverage.value for f in found], [f.density.value for f in found]
     assert found[0].expected_coverage == expected_coverage(m, n, k)
-    assert np.mean(covered) == pytest.approx(expected_coverage(m, n, k), abs=4 * np.std(covered) / np.sqrt(300))
-    assert np.mean(dense) == pytest.approx(1, abs=4 * np.std(dense) / np.sqrt(300))
+    assert np.mean(covered) == pytest.approx(expected_coverage(m, n, k), abs=4 * np.std(covered) / np.sqrt(120))
+    assert np.mean(dense) == pytest.approx(1, abs=4 * np.std(dense) / np.sqrt(120))
     assert np.mean([f.coverage.covers(expected_coverage(m, n, k)) for f in found]) >= 0.9
 
 
-def test_memory_does_not_grow_with_the_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coverage, "_CELLS", 1 << 16)
-    rows = np.random.default_rng(0).normal(size=(2000, 4))
+def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
+    rows = np.random.default_rng(0).normal(size=(1200, 4))
     tracemalloc.start()
-    computed(rows, rows + 0.1, 3)
+    with tiles_of((128, 256, 2, 64)):
+        computed(rows, rows + 0.1, 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 8e6 < 2000 * 2000 * 8
+    assert peak < 6e6 < 1200 * 1200 * 8  # of numpy; a tile of torch has 128 * 256 * 4 bytes
 
 
 def test_too_few_rows_or_other_features() -> None:

@@ -10,6 +10,8 @@ import vestige.audit.prompts
 import vestige.erase
 import vestige.erase.concept
 import vestige.erase.recover
+import vestige.rare.baselines
+import vestige.rare.density
 from vestige.audit.attack import Attack
 from vestige.audit.geometry.detectors.detector import Detector
 from vestige.audit.geometry.estimator import DataEstimator, ModelEstimator
@@ -22,12 +24,15 @@ from vestige.erase.concept.eraser import ConceptEraser
 from vestige.erase.eraser import Eraser
 from vestige.erase.recover.concept.attack import ConceptAttack
 from vestige.erase.recover.recovery import Recovery
+from vestige.rare.baselines.baseline import Baseline
+from vestige.rare.density.density import Density
+from vestige.rare.objective import DivRareGen, RareSearch
 from vestige.record import Cell, Table
 from vestige.zoo import MODELS, zoo_model
 
 
 def show_methods() -> None:
-    """Print attacks, estimators of dimension, detectors, erasers and shipped models."""
+    """Print attacks, estimators of dimension, detectors, erasers, ways to rare samples and shipped models."""
     rows: list[list[Cell]] = []
     for name, attack in methods(vestige.audit, cast("type[Attack[Any]]", Attack)).items():
         needs = attack.access.label + (", non-members" if attack.needs_others else "")
@@ -51,6 +56,12 @@ def show_methods() -> None:
         rows.append(["verify --recover", name, recovery.claim, needs, recovery.source])
     for name, attempt in methods(vestige.erase.recover, ConceptAttack).items():
         rows.append(["increments attack", name, attempt.claim, "weights", attempt.source])
+    for search in (RareSearch, DivRareGen):
+        rows.append(["rare", search.__name__, search.claim, "weights of a generator", search.source])
+    for name, baseline in methods(vestige.rare.baselines, Baseline).items():
+        rows.append(["rare", name, baseline.claim, "a generator from latents", baseline.source])
+    for name, density in methods(vestige.rare.density, Density).items():
+        rows.append(["rare (density)", name, density.claim, "real images", density.source])
     columns = ["job", "method", "claim", "needs", "source"]
     show_table(Table(name="methods", title="Methods", columns=columns, rows=rows))
     models: list[list[Cell]] = [[name, zoo_model(name).card.claim] for name in MODELS]

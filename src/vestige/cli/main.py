@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from vestige import __version__
-from vestige.cli import bench, concept_attacks, erasing, geometry, ledger, training
+from vestige.cli import (
+    bench,
+    concept_attacks,
+    convert,
+    erasing,
+    fingerprint,
+    geometry,
+    ledger,
+    lineage,
+    metrics,
+    prove,
+    rare,
+    training,
+)
 from vestige.cli.options import NullCondition, Out, Overwrite, Seed, ShowImages, SkipCorrupt, named_sampler
 from vestige.dependencies import require_working_dependencies
 from vestige.errors import InvalidInput, VestigeError
@@ -30,6 +43,12 @@ training.register(app)
 geometry.register(app)
 bench.register(app)
 ledger.register(app)
+metrics.register(app)
+rare.register(app)
+fingerprint.register(app)
+lineage.register(app)
+prove.register(app)
+convert.register(app)
 
 
 def _show_version(asked: bool) -> None:

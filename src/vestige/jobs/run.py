@@ -69,11 +69,7 @@ class Desk:
 
     def cost(self, evaluations: int) -> Cost:
         """Seconds since the start, network evaluations, peak memory of this process."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        unit = 1 if sys.platform == "darwin" else 1024
-        return Cost(
-            seconds=time.monotonic() - self.started, network_evaluations=evaluations, peak_memory_bytes=peak * unit
-        )
+        return cost_since(self.started, evaluations)
 
     def finish(self, record: Record, evidence: Evidence | None, show_images: bool) -> Run:
         """Write report and evidence; pictures enter the page only when asked for."""
@@ -81,6 +77,13 @@ class Desk:
             evidence.save(self.out / "evidence.npz")
         write(record, self.out, evidence if show_images else None)
         return Run(self.out, record)
+
+
+def cost_since(started: float, evaluations: int) -> Cost:
+    """Seconds since a reading of ``time.monotonic``, network evaluations, peak memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Cost(seconds=time.monotonic() - started, network_evaluations=evaluations, peak_memory_bytes=peak * unit)
 
 
 def environment() -> Environment:

@@ -1,99 +1,27 @@
 """Fidelity and diversity from nearest-neighbour balls: precision, recall, density and coverage.
 
-Every ball is closed and its radius is the Euclidean distance from its centre to its k-th nearest neighbour
-in the same set, the centre itself not counted. Distances are screened with a matrix product and every
-comparison that rounding could turn is decided by direct differences, so the answers equal brute force,
-near-duplicates and ties included, while memory stays bounded.
+Every ball is closed, so that an exact copy of a row lies in its ball even where copies make its radius zero. Answers
+equal brute force, near-duplicates and ties included, while memory stays bounded (see :mod:`vestige.metrics.tiles`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vestige.metrics.arrays import FloatArray, count, matrix, open_unit, same_width
+from vestige.metrics.arrays import FloatArray, IndexArray, count, features, open_unit, same_width
+from vestige.metrics.balls import Balls, Held
 from vestige.metrics.interval import Interval, beta_bounds, t_quantile
+from vestige.metrics.jackknife import one_group
+from vestige.metrics.tiles import Side, Tiles
 
-_CELLS = 1 << 22
-"""Entries of the largest temporary array (32 MiB in float64)."""
-
-BoolArray = npt.NDArray[np.bool_]
-IndexArray = npt.NDArray[np.int64]
+__all__ = ["Balls", "DensityCoverage", "PrecisionRecall", "density_coverage", "expected_coverage", "precision_recall"]
 
 
-def _blocks(rows: int, width: int) -> Iterator[slice]:
-    step = max(1, _CELLS // width)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def _bounds(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper bounds [a, b] of the squared distances between the rows of both arrays."""
-    norms = np.sum(first * first, axis=1)[:, None] + np.sum(second * second, axis=1)[None, :]
-    # |fl(x.y) - x.y| <= d u |x||y| to first order (Higham, Accuracy and Stability, ch. 3), and likewise for
-    # the norms and for direct differences; the factor leaves room for all of them.
-    margin = 4.0 * (first.shape[1] + 4) * np.finfo(np.float64).eps * norms
-    squared = norms - 2.0 * (first @ second.T)
-    return squared - margin, squared + margin
-
-
-def _direct(first: FloatArray, i: IndexArray, second: FloatArray, j: IndexArray) -> FloatArray:
-    """Squared distances of the pairs (first[i], second[j]) from differences."""
-    squared = np.empty(i.size)
-    for block in _blocks(i.size, first.shape[1]):
-        gap = first[i[block]] - second[j[block]]
-        squared[block] = np.sum(gap * gap, axis=1)
-    return squared
-
-
-def _squared_radii(rows: FloatArray, neighbours: int) -> FloatArray:
-    """Squared distance of every row to its k-th nearest other row."""
-    radii = np.empty(len(rows))
-    for block in _blocks(len(rows), len(rows)):
-        low, high = _bounds(rows[block], rows)
-        own = np.arange(block.start, block.stop)
-        low[own - block.start, own] = high[own - block.start, own] = np.inf
-        limit = np.partition(high, neighbours - 1, axis=1)[:, neighbours - 1]
-        i, j = np.nonzero(low <= limit[:, None])
-        squared = _direct(rows[block], i, rows, j)
-        order = np.lexsort((squared, i))
-        starts = np.searchsorted(i, np.arange(len(own)))
-        radii[block] = squared[order][starts + neighbours - 1]
-    return radii
-
-
-@dataclass(frozen=True, eq=False)
-class Balls:
-    """A feature set as a union of balls: ``centres`` [n, d], ``squared_radii`` [n], ``neighbours`` k.
-
-    Build it once for the reference with :meth:`around` and compare many sets with it.
-    """
-
-    centres: FloatArray
-    squared_radii: FloatArray
-    neighbours: int
-
-    @staticmethod
-    def around(features: npt.ArrayLike, neighbours: int) -> Balls:
-        """Return the balls of ``features`` [n, d], n > ``neighbours`` >= 1. Raises EmptySet or InvalidInput."""
-        neighbours = count(neighbours, "neighbours", 1)
-        centres = matrix(features, "features", rows=neighbours + 1)
-        return Balls(centres, _squared_radii(centres, neighbours), neighbours)
-
-
-def _inside(points: FloatArray, centres: FloatArray, squared_radii: FloatArray) -> BoolArray:
-    """Whether each point [a] lies in the ball of each centre [b]: an array [a, b]."""
-    low, high = _bounds(points, centres)
-    inside = high <= squared_radii
-    i, j = np.nonzero((low <= squared_radii) & ~inside)
-    inside[i, j] = _direct(points, i, centres, j) <= squared_radii[j]
-    return inside
-
-
-def _share_interval(holds: IndexArray, alone: IndexArray, confidence: float) -> Interval:
+def share_interval(holds: IndexArray, alone: IndexArray, confidence: float) -> Interval:
     """Share of items with ``holds`` [n] > 0, where ``alone`` [m] counts the items that only one holder keeps.
 
     The items share the holders, so a binomial interval over items is far too narrow. Its variance is
@@ -108,16 +36,6 @@ def _share_interval(holds: IndexArray, alone: IndexArray, confidence: float) -> 
     independent = n * by_items / (by_items + by_holders) if by_items > 0 else min(m, n)
     low, high = beta_bounds(share * independent, independent, open_unit(confidence, "confidence"))
     return Interval(share, low, high, n)
-
-
-def _share_inside(points: FloatArray, balls: Balls, confidence: float) -> Interval:
-    """Share of the points that lie in at least one ball."""
-    holds, alone = np.zeros(len(points), dtype=np.int64), np.zeros(len(balls.centres), dtype=np.int64)
-    for block in _blocks(len(points), len(balls.centres)):
-        inside = _inside(points[block], balls.centres, balls.squared_radii)
-        holds[block] = inside.sum(axis=1)
-        alone += inside[holds[block] == 1].sum(axis=0)
-    return _share_interval(holds, alone, confidence)
 
 
 @dataclass(frozen=True)
@@ -138,9 +56,20 @@ def precision_recall(generated: Balls, reference: Balls, confidence: float = 0.9
     Source: Kynkäänniemi et al. 2019, arXiv 1904.06991. Raises InvalidInput if the numbers of features differ.
     """
     same_width(generated.centres, reference.centres, "generated and reference features")
-    return PrecisionRecall(
-        _share_inside(generated.centres, reference, confidence), _share_inside(reference.centres, generated, confidence)
+    m, n = one_group(len(generated.centres)), one_group(len(reference.centres))
+    precise, recalled = (
+        Held(Side.SECOND, reference.squared_radii, n, m),
+        Held(Side.FIRST, generated.squared_radii, m, n),
     )
+    for tile in Tiles(generated.centres, reference.centres):
+        precise.add(tile)
+        recalled.add(tile)
+    return PrecisionRecall(rows_inside(precise, confidence), rows_inside(recalled, confidence))
+
+
+def rows_inside(held: Held, confidence: float) -> Interval:
+    """Share of the rows that lie in at least one ball, from the counts of a finished pass."""
+    return share_interval(held.balls_of_row, held.alone_by_ball, confidence)
 
 
 @dataclass(frozen=True)
@@ -184,22 +113,20 @@ def density_coverage(generated: npt.ArrayLike, reference: Balls, confidence: flo
     reference balls that hold at least one generated row, with an interval as in :func:`precision_recall`.
     The paper uses k = 5. Source: Naeem et al. 2020, arXiv 2002.09797. Raises EmptySet or InvalidInput.
     """
-    rows = matrix(generated, "generated features")
+    rows = features(generated, "generated features")
     same_width(rows, reference.centres, "generated and reference features")
-    m, n = len(rows), len(reference.centres)
-    held, holds = np.zeros(m, dtype=np.int64), np.zeros(n, dtype=np.int64)
-    owner = np.zeros(n, dtype=np.int64)
-    for block in _blocks(m, n):
-        inside = _inside(rows[block], reference.centres, reference.squared_radii)
-        held[block] = inside.sum(axis=1)
-        here = inside.sum(axis=0)
-        owner = np.where(here > 0, block.start + inside.argmax(axis=0), owner)
-        holds += here
-    alone = np.bincount(owner[holds == 1], minlength=m)
+    held = Held(Side.SECOND, reference.squared_radii, one_group(len(reference.centres)), one_group(len(rows)))
+    for tile in Tiles(rows, reference.centres):
+        held.add(tile)
+    return density_coverage_of(held, reference.neighbours, confidence)
+
+
+def density_coverage_of(held: Held, neighbours: int, confidence: float) -> DensityCoverage:
+    """Return density and coverage from the counts of a finished pass."""
+    by_row, by_ball = held.balls_of_row, held.rows_of_ball
+    m, n = by_row.size, by_ball.size
     return DensityCoverage(
-        _density_interval(
-            held / reference.neighbours, n / (m * reference.neighbours) * holds.astype(np.float64), confidence
-        ),
-        _share_interval(holds, alone, confidence),
-        expected_coverage(m, n, reference.neighbours),
+        _density_interval(by_row / neighbours, n / (m * neighbours) * by_ball.astype(np.float64), confidence),
+        share_interval(by_ball, held.alone_by_row, confidence),
+        expected_coverage(m, n, neighbours),
     )

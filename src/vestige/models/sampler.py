@@ -73,6 +73,15 @@ class Sampler(ABC):
         """Network evaluations an image."""
         return self.steps
 
+    def times(self, schedule: Schedule) -> list[float]:
+        """The falling times that are visited, the last one 0."""
+        return self.spacing.times(schedule, self.steps)
+
+    def begin(self, start: Images, sigma: Tensor) -> Images:
+        """Standard normal ``start`` at the noise level of the first time, ``sigma`` [n, 1, 1, 1]."""
+        # A variance-exploding schedule starts at its own scale, every other one at 1.
+        return start * sigma.clamp_min(1)
+
     def key(self) -> dict[str, Any]:
         """Plain values that identify the sampler."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -85,10 +94,9 @@ class Sampler(ABC):
     @torch.no_grad()
     def solve(self, denoiser: Denoiser, start: Images, condition: Labels | None, fresh: Fresh) -> Images:
         """The same without the last bounds, as latents need it (with ``clip`` false)."""
-        times = self.spacing.times(denoiser.schedule, self.steps)
+        times = self.times(denoiser.schedule)
         first = torch.full((len(start),), times[0], dtype=start.dtype, device=start.device)
-        # A variance-exploding schedule starts at its own scale, every other one at 1.
-        x = start * denoiser.levels(first)[1].clamp_min(1)
+        x = self.begin(start, denoiser.levels(first)[1])
         for draw, (t, s) in enumerate(pairwise(times), start=1):
             now, then = first.new_full((len(x),), t), first.new_full((len(x),), s)
             x = self._step(denoiser, x, now, then, condition, fresh, draw)
@@ -128,12 +136,17 @@ class DDPM(Sampler):
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, condition: Labels | None, fresh: Fresh, draw: int
     ) -> Tensor:
         mean = self._clipped(denoiser.mean(x_t, t, condition))
-        alpha_t, sigma_t = denoiser.levels(t)
-        alpha_s, sigma_s = denoiser.levels(s)
-        ratio = alpha_t / alpha_s
-        gained = (sigma_t.square() - (ratio * sigma_s).square()).clamp_min(0)
-        centre = (ratio * sigma_s.square() * x_t + alpha_s * gained * mean) / sigma_t.square()
-        return centre + (gained.sqrt() * sigma_s / sigma_t) * fresh(draw)
+        return posterior(denoiser, mean, x_t, t, s, fresh(draw))
+
+
+def posterior(denoiser: Denoiser, mean: Tensor, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+    """A draw of ``x_s`` given ``x_t`` and the clean image ``mean`` (Ho et al. 2020, equations 6 and 7)."""
+    alpha_t, sigma_t = denoiser.levels(t)
+    alpha_s, sigma_s = denoiser.levels(s)
+    ratio = alpha_t / alpha_s
+    gained = (sigma_t.square() - (ratio * sigma_s).square()).clamp_min(0)
+    centre = (ratio * sigma_s.square() * x_t + alpha_s * gained * mean) / sigma_t.square()
+    return centre + (gained.sqrt() * sigma_s / sigma_t) * noise
 
 
 @dataclass(frozen=True)

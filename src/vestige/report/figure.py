@@ -1,4 +1,4 @@
-"""Draw the charts of a record: lines with bands, grouped bars, points with intervals, histograms, scatters.
+"""Draw the charts of a record: lines with bands, bars, points with intervals, histograms, scatters, trees.
 
 ``draw`` takes a :class:`vestige.record.Figure`, which is data, and gives inline SVG with a legend that the page
 lays out itself, so that long names wrap on a phone. A series is told apart by colour and also by dash, marker or
@@ -19,13 +19,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from vestige.errors import InvalidInput
 from vestige.record import Figure, Series
 from vestige.report import labels
-from vestige.report.marks import Array, Marks, bars, histogram, legend_dash, legend_marker, line, points, scatter
+from vestige.report.marks import Array, Marks, bars, histogram, legend_dash, legend_marker, line, points, scatter, tree
 from vestige.report.svg import Ink, canvas, markup, series_ink
 from vestige.report.wording import clean, number
 
 WIDTH, HEIGHT, SQUARE = 380.0, 285.0, 355.0
 WIDE = 640.0, 430.0
 """Of a scatter, whose names need room."""
+LEAF = 20.0
+"""Height of a leaf of a tree."""
 
 _KIND = {
     "line": "Line chart",
@@ -33,6 +35,7 @@ _KIND = {
     "points": "Point chart",
     "histogram": "Histogram",
     "scatter": "Scatter chart",
+    "tree": "Tree",
 }
 
 
@@ -62,6 +65,7 @@ _DRAW: dict[str, Callable[[Axes, Marks, bool], None]] = {
     "points": points,
     "histogram": histogram,
     "scatter": scatter,
+    "tree": tree,
 }
 
 
@@ -99,11 +103,26 @@ def draw(figure: Figure, *, prefix: str) -> Drawing:
 def _size(figure: Figure) -> tuple[float, float]:
     if figure.kind == "scatter":
         return WIDE
+    if figure.kind == "tree":
+        return WIDE[0], max(150.0, 60 + LEAF * sum(len(_leaves(series)) for series in figure.series))
     return WIDTH, SQUARE if figure.diagonal else HEIGHT
 
 
+def _leaves(series: Series) -> dict[str, float]:
+    """The named ends of a tree and their places."""
+    named = zip(series.labels or [], series.y, strict=bool(series.labels))
+    return {clean(name): y for name, y in named if name and y is not None}
+
+
 def _names(axes: Axes, figure: Figure, marks: list[Marks]) -> None:
-    """The names of the points of a scatter that are on the chart."""
+    """The names of the points of a scatter that are on the chart, or of the leaves of a tree."""
+    if figure.kind == "tree":
+        ends = {name: y for series in figure.series for name, y in _leaves(series).items()}
+        axes.set_yticks(list(ends.values()), list(ends))
+        axes.yaxis.tick_right()
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False, axis="y")
+        return
     points: list[tuple[float, float]] = []
     names: list[str] = []
     colours: list[str] = []

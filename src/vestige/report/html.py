@@ -175,7 +175,7 @@ def _chart(figure: Figure, prefix: str) -> Chart:
         drawing=drawing,
         legend=len(drawing.keys) > 1 or any(key.name.lower() not in said for key in drawing.keys),
         numbers=figure_numbers(figure),
-        wide=figure.kind == "scatter",
+        wide=figure.kind in ("scatter", "tree"),
     )
 
 

@@ -1,4 +1,5 @@
-"""The marks of one series on the axes: a line with its band, bars, points with intervals, a histogram, a scatter."""
+"""The marks of one series on the axes: a line with its band, bars, points with intervals, a histogram, a scatter,
+a tree."""
 
 from __future__ import annotations
 
@@ -92,6 +93,11 @@ def scatter(axes: Axes, m: Marks, places: bool) -> None:
         axes.hlines(m.y, m.x_low, m.x_high, color=m.colour, linewidth=1.0, alpha=0.55)
     marker = _MARKERS[m.index % len(_MARKERS)][0]
     axes.plot(m.x, m.y, linestyle="none", marker=marker, color=m.colour, markersize=7, markeredgewidth=0, zorder=3)
+
+
+def tree(axes: Axes, m: Marks, places: bool) -> None:
+    """Brackets that meet, with gaps between them."""
+    axes.plot(m.x, m.y, color=m.colour, linewidth=1.6, solid_joinstyle="miter")
 
 
 def histogram(axes: Axes, m: Marks, places: bool) -> None:

@@ -1,0 +1,1 @@
+"""Fingerprint: which base model these weights descend from, whatever was done to hide it."""

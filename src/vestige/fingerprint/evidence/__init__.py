@@ -1,0 +1,1 @@
+"""Evidence of common descent: one file, one way to look."""

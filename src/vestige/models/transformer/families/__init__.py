@@ -1,0 +1,1 @@
+"""One file a family of architectures, each with what config.json calls them."""

@@ -1,0 +1,1 @@
+"""Rare: what lies in the thin tail of what a pretrained generator can make, found without training it."""

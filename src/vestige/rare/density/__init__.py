@@ -1,0 +1,1 @@
+"""Densities of features: how likely a generation is under the real data, differentiable in its features."""
