@@ -33,7 +33,7 @@ from vestige.zoo.t2i_parts import new_vae
 from vestige.zoo.train_scene_judge import answers
 
 SEED, BATCH, EXAM = 20260808, 48, 1000
-COURSE = Course(steps=4000, learning_rate=2e-3, ema_decay=0.998)
+COURSE = Course(steps=1600, learning_rate=2e-3, ema_decay=0.998)
 ABSOLUTE, DIVERGENCE = 0.5, 3e-4
 
 
