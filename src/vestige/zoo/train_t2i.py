@@ -40,7 +40,7 @@ from vestige.zoo.t2i_parts import (
 )
 
 SEED, BATCH, EMPTY = 20260909, 64, 0.1
-COURSE = Course(steps=4000, learning_rate=1e-3, warmup=300, ema_decay=0.999)
+COURSE = Course(steps=3600, learning_rate=1e-3, warmup=300, ema_decay=0.999)
 _MOST_WEIGHT = 5.0
 
 
