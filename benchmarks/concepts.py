@@ -163,6 +163,8 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, help="weights of its judge, if not the zoo's")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the erasures")
     parser.add_argument("--draws", type=int, default=200, help="pictures a concept and seed")
+    parser.add_argument("--methods", default="", help="some of the erasers, with commas between; all without it")
+    parser.add_argument("--work", type=Path, default=Path("concepts-work"), help="keeps finished trials for resuming")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for concepts.json")
     options = parser.parse_args()
@@ -172,7 +174,8 @@ def main() -> None:
         rows += part()
         print(rows[-1], flush=True)
     if options.model is not None:
-        rows += concepts_compared.rows(options.model, options.judge, options.seeds, options.draws)
+        only = [name for name in options.methods.split(",") if name]
+        rows += concepts_compared.rows(options.model, options.judge, options.seeds, options.draws, options.work, only)
     write("concepts", "Concepts", rows, options.out)
 
 

@@ -7,8 +7,9 @@ they count if the judge names digit, style and colour alike. Every eraser gets t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,13 @@ from vestige.models.adapters.text_to_image import Drawing, TextToImage
 from vestige.models.adapters.text_to_image_load import load_text_to_image
 from vestige.models.sampler import DDIM
 from vestige.randomness import Stream, generator
+from vestige.store import write_text
 from vestige.zoo.captions import FULL, all_scenes, phrased, word
 from vestige.zoo.pipelines import zoo_pipeline
+from vestige.zoo.scenes import Colour, Digit, Style
 
 ERASED = {"outlined": "style", "striped": "style", "red": "colour", "blue": "colour", "seven": "digit", "two": "digit"}
+CHANCE = {"digit": 1 / len(Digit), "style": 1 / len(Style), "colour": 1 / len(Colour)}
 RESTORED = ("outlined", "red", "seven")
 TEMPLATES = ("{}", "a {} digit", "a picture of {}", "the digit three, {}", "a {} five on black")
 DRAWING = Drawing(DDIM(25, clip=False), guidance=4.0, batch_size=64)
@@ -105,58 +109,115 @@ def active(model: TextToImage, increments: Sequence[Increment], concepts: Sequen
     return applied(model, chosen)
 
 
-def rows(folder: Path, judge_file: Path | None, seeds: int, draws: int) -> list[Row]:
-    """The comparison, and one row for the base."""
-    base = load_text_to_image(folder)
-    judge = zoo_pipeline("digits-t2i").judge() if judge_file is None else SceneJudge(judge_file)
-    forgotten, kept = {concept: asked_for(concept, draws) for concept in ERASED}, asked_for(None, draws)
-    before = {concept: wilson(shown(judge, base, asked), draws) for concept, asked in forgotten.items()}
-    held = wilson(shown(judge, base, kept), draws)
-    found = [_row(f"base/{concept}/accuracy", share) for concept, share in before.items()]
-    found.append(_row("base/kept/accuracy", held))
-    for name, eraser in erasers().items():
-        print(name, flush=True)
-        found += _eraser(name, eraser, base, judge, forgotten, kept, seeds)
-    return found
+@dataclass(frozen=True)
+class Trial:
+    """What one eraser did from one seed: pictures in which the judge still sees what was wanted.
+
+    Parameters
+    ----------
+    draws : pictures of each concept, and of the kept prompts.
+    forgotten : of each concept, all six being erased.
+    kept : of prompts that name none of the six.
+    restored : of the three that were given back, in the order of ``RESTORED``.
+    identical : of these, pictures that are the base's own, no pixel further than one of 255 levels.
+    brought_back, attacked : prompts whose concept an attack brings back, and their number.
+    seconds : for the six erasures.
+    """
+
+    draws: int
+    forgotten: dict[str, int]
+    kept: int
+    restored: int
+    identical: int
+    brought_back: int
+    attacked: int
+    seconds: float
 
 
-def _eraser(
-    name: str,
-    eraser: ConceptEraser,
-    base: TextToImage,
-    judge: SceneJudge,
-    forgotten: dict[str, Asked],
-    kept: Asked,
-    seeds: int,
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The base, its judge and the prompts of all trials; ``work`` keeps what is done."""
+
+    base: TextToImage
+    judge: SceneJudge
+    draws: int
+    work: Path
+
+    def asked(self, concept: str | None) -> Asked:
+        """Prompts of a concept, or of none."""
+        return asked_for(concept, self.draws)
+
+    def whole(self) -> Trial:
+        """The base itself."""
+        forgotten = {concept: shown(self.judge, self.base, self.asked(concept)) for concept in ERASED}
+        kept = shown(self.judge, self.base, self.asked(None))
+        restored = sum(forgotten[concept] for concept in RESTORED)
+        return Trial(self.draws, forgotten, kept, restored, self.draws, 0, 0, 0.0)
+
+    def erased(self, eraser: ConceptEraser, seed: int) -> Trial:
+        """One erasure of the six, three given back."""
+        request = ConceptRequest(tuple(ERASED), TEMPLATES, guard=guards())
+        started = time.perf_counter()
+        each = [eraser.erase(self.base, request.only(concept), seed=seed)[0] for concept in ERASED]
+        seconds = time.perf_counter() - started
+        none = active(self.base, each, tuple(ERASED))
+        forgotten = {concept: shown(self.judge, none, self.asked(concept)) for concept in ERASED}
+        kept = shown(self.judge, none, self.asked(None))
+        part = active(self.base, each, [concept for concept in ERASED if concept not in RESTORED])
+        restored = sum(shown(self.judge, part, self.asked(concept)) for concept in RESTORED)
+        starts = range(len(RESTORED))
+        ours, theirs = (model.sample(RESTORED, starts, 1, DRAWING).astype(int) for model in (part, self.base))
+        identical = sum(int(np.abs(a - b).max()) <= 1 for a, b in zip(ours, theirs, strict=True))
+        hits = [_attacked(self.judge, self.base, none, concept, seed) for concept in ERASED]
+        back, tried = (sum(part) for part in zip(*hits, strict=True))
+        return Trial(self.draws, forgotten, kept, restored, identical, back, tried, seconds)
+
+    def done(self, name: str, run: Callable[[], Trial]) -> Trial:
+        """The trial of this name, from the work folder if it is there."""
+        path = self.work / f"{name}.json"
+        if path.exists():
+            return Trial(**json.loads(path.read_text()))
+        trial = run()
+        write_text(path, json.dumps(asdict(trial), indent=1) + "\n")
+        print(name, asdict(trial), flush=True)
+        return trial
+
+
+def rows(
+    folder: Path, judge_file: Path | None, seeds: int, draws: int, work: Path, only: Sequence[str] = ()
 ) -> list[Row]:
-    request = ConceptRequest(tuple(ERASED), TEMPLATES, guard=guards())
-    gone: dict[str, list[int]] = {concept: [] for concept in ERASED}
-    stay, again, same, hits = [], [], [], []
-    draws = len(kept.prompts)
-    for seed in range(seeds):
-        each = [eraser.erase(base, request.only(concept), seed=seed)[0] for concept in ERASED]
-        whole = active(base, each, tuple(ERASED))
-        for concept, asked in forgotten.items():
-            gone[concept].append(shown(judge, whole, asked))
-        stay.append(shown(judge, whole, kept))
-        left = [concept for concept in ERASED if concept not in RESTORED]
-        part = active(base, each, left)
-        again.append(sum(shown(judge, part, forgotten[concept]) for concept in RESTORED))
-        prompts, starts = [*RESTORED], range(len(RESTORED))
-        gap = base.sample(prompts, starts, 1, DRAWING).astype(int) - part.sample(prompts, starts, 1, DRAWING)
-        same += [int(np.abs(each).max()) <= 1 for each in gap]
-        hits += [_attacked(judge, base, whole, concept, seed) for concept in ERASED]
-    total = seeds * draws
-    found = [_row(f"{name}/forgotten/{concept}/accuracy", wilson(sum(n), total)) for concept, n in gone.items()]
-    found.append(_row(f"{name}/forgotten/accuracy", wilson(sum(map(sum, gone.values())), total * len(gone))))
-    found.append(_row(f"{name}/kept/accuracy", wilson(sum(stay), total)))
-    found.append(_row(f"{name}/restored/accuracy", wilson(sum(again), total * len(RESTORED))))
-    unit = "share of the restored concepts' pictures, no pixel further than one of 255 levels"
-    found.append(Row(f"{name}/restored/identical", float(np.mean(same)), None, "", None, unit, len(same)))
-    attacked = wilson(int(sum(hit for hit, _ in hits)), sum(count for _, count in hits))
-    found.append(_row(f"{name}/attack/success", attacked))
-    print(json.dumps({row.name: row.ours for row in found}), flush=True)
+    """The comparison, and the base; trials that are in ``work`` are not run again."""
+    judge = zoo_pipeline("digits-t2i").judge() if judge_file is None else SceneJudge(judge_file)
+    work.mkdir(parents=True, exist_ok=True)
+    comparison = Comparison(load_text_to_image(folder), judge, draws, work)
+    found = _rows_of("base", [comparison.done("base", comparison.whole)])
+    for name, eraser in erasers().items():
+        if only and name not in only:
+            continue
+        trials = [
+            comparison.done(f"{name}-{seed}", lambda e=eraser, s=seed: comparison.erased(e, s)) for seed in range(seeds)
+        ]
+        found += _rows_of(name, trials)
     return found
+
+
+def _rows_of(name: str, trials: Sequence[Trial]) -> list[Row]:
+    total = sum(trial.draws for trial in trials)
+    gone = {concept: sum(trial.forgotten[concept] for trial in trials) for concept in ERASED}
+    found = [_row(f"{name}/forgotten/{c}/accuracy", wilson(n, total), CHANCE[ERASED[c]]) for c, n in gone.items()]
+    chance = float(np.mean([CHANCE[kind] for kind in ERASED.values()]))
+    found.append(_row(f"{name}/forgotten/accuracy", wilson(sum(gone.values()), total * len(gone)), chance))
+    found.append(_row(f"{name}/kept/accuracy", wilson(sum(trial.kept for trial in trials), total)))
+    if name == "base":
+        return found
+    again = wilson(sum(trial.restored for trial in trials), total * len(RESTORED))
+    same = wilson(sum(trial.identical for trial in trials), len(trials) * len(RESTORED))
+    back = wilson(sum(trial.brought_back for trial in trials), sum(trial.attacked for trial in trials))
+    found.append(_row(f"{name}/restored/accuracy", again))
+    found.append(_row(f"{name}/restored/identical", same))
+    found.append(_row(f"{name}/attack/success", back))
+    seconds = float(np.mean([trial.seconds for trial in trials]))
+    return [*found, Row(f"{name}/seconds", seconds, None, "", None, "s for six concepts", len(trials))]
 
 
 def guards() -> tuple[str, ...]:
@@ -180,6 +241,6 @@ def _attacked(judge: SceneJudge, base: TextToImage, erased: TextToImage, concept
     return int(back.sum()), len(prompts)
 
 
-def _row(name: str, share: Interval) -> Row:
-    unit = f"share of pictures, 95 % in [{share.low:.3f}, {share.high:.3f}]"
-    return Row(name, share.value, None, "", None, unit, share.n)
+def _row(name: str, share: Interval, chance: float | None = None) -> Row:
+    named = "" if chance is None else "chance"
+    return Row(name, share.value, chance, named, None, "share of pictures", share.n, share.low, share.high)
