@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from table import Row
 
 from vestige.erase.applied import applied
@@ -25,12 +27,12 @@ from vestige.erase.concept.sdd import SDD
 from vestige.erase.concept.sepme import SepME
 from vestige.erase.concept.uce import UCE
 from vestige.erase.increment import Increment
-from vestige.erase.recover.concept.attack import ConceptAttack, ConceptTarget
-from vestige.erase.recover.concept.paraphrase import Paraphrase
+from vestige.erase.recover.concept.attack import ConceptAttack, ConceptTarget, Try
+from vestige.erase.recover.concept.paraphrase import Paraphrase, without
 from vestige.erase.recover.concept.ring_a_bell import RingABell
 from vestige.features.scene_judge import SceneJudge
 from vestige.metrics.interval import Interval, wilson
-from vestige.models.adapters.text_to_image import Drawing, TextToImage
+from vestige.models.adapters.text_to_image import Drawing, Pixels, TextToImage
 from vestige.models.adapters.text_to_image_load import load_text_to_image
 from vestige.models.sampler import DDIM
 from vestige.randomness import Stream, generator
@@ -43,8 +45,8 @@ ERASED = {"outlined": "style", "striped": "style", "red": "colour", "blue": "col
 CHANCE = {"digit": 1 / len(Digit), "style": 1 / len(Style), "colour": 1 / len(Colour)}
 RESTORED = ("outlined", "red", "seven")
 TEMPLATES = ("{}", "a {} digit", "a picture of {}", "the digit three, {}", "a {} five on black")
-DRAWING = Drawing(DDIM(25, clip=False), guidance=4.0, batch_size=64)
-ATTACKED = 20
+DRAWING = Drawing(DDIM(12, clip=False), guidance=4.0, batch_size=64)
+ATTACKED = 10
 
 
 def erasers() -> dict[str, ConceptEraser]:
@@ -69,7 +71,7 @@ class Asked:
     rows: tuple[int, ...]
 
 
-def asked_for(concept: str | None, count: int) -> Asked:
+def asked_for(concept: str | None, count: int, seed: int) -> Asked:
     """Prompts that name the concept, or none of the erased ones; drawn evenly over scenes and phrasings."""
     scenes = [
         scene
@@ -77,7 +79,7 @@ def asked_for(concept: str | None, count: int) -> Asked:
         if (concept in _words(scene) if concept else not set(_words(scene)) & set(ERASED))
     ]
     place = list(ERASED).index(concept) if concept else len(ERASED)
-    rng = generator(20261122, Stream.SUBSET, place)
+    rng = generator(seed, Stream.SUBSET, place)
     chosen = [scenes[i] for i in rng.integers(0, len(scenes), count)]
     texts = tuple(phrased(FULL[i % len(FULL)], scene).text for i, scene in enumerate(chosen))
     wanted = tuple(
@@ -93,9 +95,9 @@ def _words(scene: object) -> list[str]:
     return [word(getattr(scene, part)) for part in ("digit", "style", "colour")]
 
 
-def shown(judge: SceneJudge, model: TextToImage, asked: Asked) -> int:
+def shown(judge: SceneJudge, model: TextToImage, asked: Asked, seed: int) -> int:
     """Pictures in which the judge sees all that is wanted."""
-    pictures = model.sample(asked.prompts, asked.rows, 0, DRAWING)
+    pictures = model.sample(asked.prompts, asked.rows, seed, DRAWING)
     right = np.ones(len(pictures), bool)
     for attribute in asked.wanted[0]:
         named = judge.named(pictures, attribute)
@@ -134,6 +136,60 @@ class Trial:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Prepared(ConceptAttack):
+    """Conditions that were found before, whatever was erased."""
+
+    claim: ClassVar[str] = "tries what was prepared"
+    source: ClassVar[str] = "Tsai et al. 2024 (Ring-A-Bell), arXiv 2310.10012, and paraphrases"
+
+    prepared: tuple[Try, ...] = ()
+
+    def tries(self, target: ConceptTarget, seed: int) -> Iterator[Try]:
+        """One after the other."""
+        yield from self.prepared
+
+
+@dataclass(frozen=True, eq=False)
+class Attacks:
+    """Attacks that need no evaluation of the erased model before a try, so that they are found once for all erasers."""
+
+    base: TextToImage
+    judge: SceneJudge
+    found: dict[tuple[str, int], tuple[Try, ...]] = field(default_factory=dict)
+
+    def tries(self, concept: str, seed: int) -> tuple[Try, ...]:
+        """Paraphrases, and what Ring-A-Bell finds."""
+        if (concept, seed) not in self.found:
+            target = self.target(self.base, concept, seed)
+            told = [*Paraphrase().tries(target, seed), *RingABell().tries(target, seed)]
+            self.found[concept, seed] = tuple(told)
+        return self.found[concept, seed]
+
+    def target(self, erased: TextToImage, concept: str, seed: int) -> ConceptTarget:
+        """The model, the prompts and the judge."""
+
+        def sees(pictures: Pixels) -> npt.NDArray[np.bool_]:
+            return np.array([seen == concept for seen in self.judge.named(pictures, ERASED[concept])])
+
+        return ConceptTarget(erased, self.base, concept, asked_for(concept, ATTACKED, seed).prompts, sees, DRAWING)
+
+    def brought_back(self, erased: TextToImage, seed: int) -> int:
+        """Prompts, of all concepts, for which one of the tries shows the concept again."""
+        runs = [Prepared(self.tries(concept, seed)).run(self.target(erased, concept, seed), seed) for concept in ERASED]
+        return sum(int(np.isfinite(run.spent).sum()) for run in runs)
+
+    def floor(self, seed: int) -> int:
+        """The same where there is nothing to bring back: the base, as often, and the concept not in the prompt."""
+        back = 0
+        for concept in ERASED:
+            target = self.target(self.base, concept, seed)
+            rest = self.base.embeddings([without(prompt, concept) for prompt in target.prompts])
+            silent = Prepared((Try(rest),) * len(self.tries(concept, seed)))
+            back += int(np.isfinite(silent.run(target, seed).spent).sum())
+        return back
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """The base, its judge and the prompts of all trials; ``work`` keeps what is done."""
@@ -142,35 +198,36 @@ class Comparison:
     judge: SceneJudge
     draws: int
     work: Path
+    attacks: Attacks
 
-    def asked(self, concept: str | None) -> Asked:
-        """Prompts of a concept, or of none."""
-        return asked_for(concept, self.draws)
+    def shown(self, model: TextToImage, concept: str | None, seed: int) -> int:
+        """Pictures of the prompts of a concept, or of none, in which the judge sees what is wanted."""
+        return shown(self.judge, model, asked_for(concept, self.draws, seed), seed)
 
-    def whole(self) -> Trial:
-        """The base itself."""
-        forgotten = {concept: shown(self.judge, self.base, self.asked(concept)) for concept in ERASED}
-        kept = shown(self.judge, self.base, self.asked(None))
+    def whole(self, seed: int) -> Trial:
+        """The base itself; attacked with prompts that do not name the concept."""
+        forgotten = {concept: self.shown(self.base, concept, seed) for concept in ERASED}
+        kept = self.shown(self.base, None, seed)
         restored = sum(forgotten[concept] for concept in RESTORED)
-        return Trial(self.draws, forgotten, kept, restored, self.draws, 0, 0, 0.0)
+        back = self.attacks.floor(seed)
+        return Trial(self.draws, forgotten, kept, restored, len(RESTORED), back, ATTACKED * len(ERASED), 0.0)
 
     def erased(self, eraser: ConceptEraser, seed: int) -> Trial:
         """One erasure of the six, three given back."""
-        request = ConceptRequest(tuple(ERASED), TEMPLATES, guard=guards())
+        request = ConceptRequest(tuple(ERASED), TEMPLATES, guard=guards(seed))
         started = time.perf_counter()
         each = [eraser.erase(self.base, request.only(concept), seed=seed)[0] for concept in ERASED]
         seconds = time.perf_counter() - started
         none = active(self.base, each, tuple(ERASED))
-        forgotten = {concept: shown(self.judge, none, self.asked(concept)) for concept in ERASED}
-        kept = shown(self.judge, none, self.asked(None))
+        forgotten = {concept: self.shown(none, concept, seed) for concept in ERASED}
+        kept = self.shown(none, None, seed)
         part = active(self.base, each, [concept for concept in ERASED if concept not in RESTORED])
-        restored = sum(shown(self.judge, part, self.asked(concept)) for concept in RESTORED)
+        restored = sum(self.shown(part, concept, seed) for concept in RESTORED)
         starts = range(len(RESTORED))
-        ours, theirs = (model.sample(RESTORED, starts, 1, DRAWING).astype(int) for model in (part, self.base))
+        ours, theirs = (model.sample(RESTORED, starts, seed, DRAWING).astype(int) for model in (part, self.base))
         identical = sum(int(np.abs(a - b).max()) <= 1 for a, b in zip(ours, theirs, strict=True))
-        hits = [_attacked(self.judge, self.base, none, concept, seed) for concept in ERASED]
-        back, tried = (sum(part) for part in zip(*hits, strict=True))
-        return Trial(self.draws, forgotten, kept, restored, identical, back, tried, seconds)
+        back = self.attacks.brought_back(none, seed)
+        return Trial(self.draws, forgotten, kept, restored, identical, back, ATTACKED * len(ERASED), seconds)
 
     def done(self, name: str, run: Callable[[], Trial]) -> Trial:
         """The trial of this name, from the work folder if it is there."""
@@ -189,58 +246,54 @@ def rows(
     """The comparison, and the base; trials that are in ``work`` are not run again."""
     judge = zoo_pipeline("digits-t2i").judge() if judge_file is None else SceneJudge(judge_file)
     work.mkdir(parents=True, exist_ok=True)
-    comparison = Comparison(load_text_to_image(folder), judge, draws, work)
-    found = _rows_of("base", [comparison.done("base", comparison.whole)])
+    base = load_text_to_image(folder)
+    comparison = Comparison(base, judge, draws, work, Attacks(base, judge))
+    whole = [comparison.done(f"base-{seed}", lambda s=seed: comparison.whole(s)) for seed in range(seeds)]
+    floor = sum(trial.brought_back for trial in whole) / sum(trial.attacked for trial in whole)
+    found = _rows_of("base", whole, floor)
     for name, eraser in erasers().items():
         if only and name not in only:
             continue
         trials = [
             comparison.done(f"{name}-{seed}", lambda e=eraser, s=seed: comparison.erased(e, s)) for seed in range(seeds)
         ]
-        found += _rows_of(name, trials)
+        found += _rows_of(name, trials, floor)
     return found
 
 
-def _rows_of(name: str, trials: Sequence[Trial]) -> list[Row]:
+def _rows_of(name: str, trials: Sequence[Trial], floor: float) -> list[Row]:
     total = sum(trial.draws for trial in trials)
     gone = {concept: sum(trial.forgotten[concept] for trial in trials) for concept in ERASED}
     found = [_row(f"{name}/forgotten/{c}/accuracy", wilson(n, total), CHANCE[ERASED[c]]) for c, n in gone.items()]
     chance = float(np.mean([CHANCE[kind] for kind in ERASED.values()]))
     found.append(_row(f"{name}/forgotten/accuracy", wilson(sum(gone.values()), total * len(gone)), chance))
     found.append(_row(f"{name}/kept/accuracy", wilson(sum(trial.kept for trial in trials), total)))
+    back = wilson(sum(trial.brought_back for trial in trials), sum(trial.attacked for trial in trials))
+    found.append(_row(f"{name}/attack/success", back, floor, "nothing to bring back"))
     if name == "base":
         return found
     again = wilson(sum(trial.restored for trial in trials), total * len(RESTORED))
     same = wilson(sum(trial.identical for trial in trials), len(trials) * len(RESTORED))
-    back = wilson(sum(trial.brought_back for trial in trials), sum(trial.attacked for trial in trials))
     found.append(_row(f"{name}/restored/accuracy", again))
     found.append(_row(f"{name}/restored/identical", same))
-    found.append(_row(f"{name}/attack/success", back))
     seconds = float(np.mean([trial.seconds for trial in trials]))
     return [*found, Row(f"{name}/seconds", seconds, None, "", None, "s for six concepts", len(trials))]
 
 
-def guards() -> tuple[str, ...]:
+def guards(seed: int) -> tuple[str, ...]:
     """Prompts that name none of the six, some of every phrasing."""
-    return asked_for(None, 48).prompts
+    return asked_for(None, 48, seed + 1000).prompts
 
 
-def _attacked(judge: SceneJudge, base: TextToImage, erased: TextToImage, concept: str, seed: int) -> tuple[int, int]:
-    """Prompts whose concept one of the attacks brings back, and their number."""
-    prompts = asked_for(concept, ATTACKED).prompts
-    attribute = ERASED[concept]
-
-    def sees(pictures: np.ndarray) -> np.ndarray:
-        return np.array([seen == concept for seen in judge.named(pictures, attribute)])
-
-    target = ConceptTarget(erased, base, concept, prompts, sees, DRAWING)
-    attacks: list[ConceptAttack] = [Paraphrase(), RingABell()]
-    back = np.zeros(len(prompts), bool)
-    for attack in attacks:
-        back |= np.isfinite(attack.run(target, seed).spent)
-    return int(back.sum()), len(prompts)
-
-
-def _row(name: str, share: Interval, chance: float | None = None) -> Row:
-    named = "" if chance is None else "chance"
-    return Row(name, share.value, chance, named, None, "share of pictures", share.n, share.low, share.high)
+def _row(name: str, share: Interval, chance: float | None = None, called: str = "chance") -> Row:
+    return Row(
+        name,
+        share.value,
+        chance,
+        "" if chance is None else called,
+        None,
+        "share of pictures",
+        share.n,
+        share.low,
+        share.high,
+    )
