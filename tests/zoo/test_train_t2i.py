@@ -55,7 +55,7 @@ def test_the_scripts_make_a_pipeline_that_diffusers_opens_as_it_ships(tmp_path: 
     judge = SceneJudge(tmp_path / "judge" / "judge.safetensors")
     assert judge.attributes["style"] == tuple(style.name.lower() for style in Style)
     assert json.loads((tmp_path / "judge" / "judge.json").read_text())["held_out"] == 20
-    train_t2i_vae.train(tmp_path / "vae", judge, SHORT)
+    train_t2i_vae.train(tmp_path / "vae", judge, SHORT, SHORT)
     latents = np.load(tmp_path / "vae" / "latents.npy").astype(float)
     scale = json.loads((tmp_path / "vae" / "vae.json").read_text())["scaling_factor"]
     assert abs(latents.std() * scale - 1) < 2e-3

@@ -31,6 +31,8 @@ def adopt(trained: Path, vae: Path, judge: Path, grids: Path | None = None) -> N
     model = ZooPipeline(PIPELINES[0])
     shutil.rmtree(model.folder, ignore_errors=True)
     shutil.copytree(trained / "pipeline", model.folder)
+    # The decoder may have been trained for longer than when the pipeline was put together.
+    shutil.copytree(vae / "vae", model.folder / "vae", dirs_exist_ok=True)
     for part in _WEIGHTS:
         halve(model.folder / part)
     shutil.rmtree(model.folder / "tokenizer")
