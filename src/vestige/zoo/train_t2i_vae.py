@@ -37,7 +37,7 @@ Latents = npt.NDArray[np.float16]
 
 SEED, BATCH, EXAM = 20260808, 48, 1000
 COURSE = Course(steps=1600, learning_rate=2e-3, ema_decay=0.998)
-DECODER = Course(steps=3000, learning_rate=1e-3, ema_decay=0.998)
+DECODER = Course(steps=1500, learning_rate=1e-3, ema_decay=0.998)
 ABSOLUTE, DIVERGENCE = 0.5, 3e-4
 
 
