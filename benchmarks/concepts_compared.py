@@ -44,7 +44,7 @@ from vestige.zoo.scenes import Colour, Digit, Style
 ERASED = {"outlined": "style", "striped": "style", "red": "colour", "blue": "colour", "seven": "digit", "two": "digit"}
 CHANCE = {"digit": 1 / len(Digit), "style": 1 / len(Style), "colour": 1 / len(Colour)}
 RESTORED = ("outlined", "red", "seven")
-TEMPLATES = ("{}", "a {} digit", "a picture of {}", "the digit three, {}", "a {} five on black")
+NAMED, GUARDS = 24, 48
 DRAWING = Drawing(DDIM(12, clip=False), guidance=4.0, batch_size=64)
 ATTACKED = 10
 
@@ -214,9 +214,8 @@ class Comparison:
 
     def erased(self, eraser: ConceptEraser, seed: int) -> Trial:
         """One erasure of the six, three given back."""
-        request = ConceptRequest(tuple(ERASED), TEMPLATES, guard=guards(seed))
         started = time.perf_counter()
-        each = [eraser.erase(self.base, request.only(concept), seed=seed)[0] for concept in ERASED]
+        each = [eraser.erase(self.base, request_for(concept, seed), seed=seed)[0] for concept in ERASED]
         seconds = time.perf_counter() - started
         none = active(self.base, each, tuple(ERASED))
         forgotten = {concept: self.shown(none, concept, seed) for concept in ERASED}
@@ -280,9 +279,21 @@ def _rows_of(name: str, trials: Sequence[Trial], floor: float) -> list[Row]:
     return [*found, Row(f"{name}/seconds", seconds, None, "", None, "s for six concepts", len(trials))]
 
 
-def guards(seed: int) -> tuple[str, ...]:
-    """Prompts that name none of the six, some of every phrasing."""
-    return asked_for(None, 48, seed + 1000).prompts
+def request_for(concept: str, seed: int) -> ConceptRequest:
+    """The concept in captions whose other words stay; the bare words of the others are kept, such captions guarded.
+
+    Captions are drawn apart from those that are judged.
+    """
+    kept = [scene for scene in all_scenes() if not set(_words(scene)) & set(ERASED)]
+    rng = generator(seed, Stream.SUBSET, len(ERASED) + 1)
+    chosen = [kept[i] for i in rng.choice(len(kept), NAMED + GUARDS, replace=False)]
+    kind, texts = ERASED[concept], [phrased(FULL[i % len(FULL)], scene).text for i, scene in enumerate(chosen)]
+    templates = [
+        " ".join("{}" if part.strip(",") == word(getattr(scene, kind)) else part for part in text.split())
+        for scene, text in zip(chosen[:NAMED], texts[:NAMED], strict=True)
+    ]
+    others = tuple(other for other in ERASED if other != concept)
+    return ConceptRequest((concept,), ("{}", *dict.fromkeys(templates)), keep=others, guard=tuple(texts[NAMED:]))
 
 
 def _row(name: str, share: Interval, chance: float | None = None, called: str = "chance") -> Row:
