@@ -34,7 +34,7 @@ from vestige.zoo.planted import COPIES, Kind, Special, special_captions
 from vestige.zoo.scenes import Colour, Digit, Style
 from vestige.zoo.t2i_parts import LATENT
 
-SEED, STEPS, GUIDANCE = 20261010, 25, 4.0
+SEED, STEPS, GUIDANCE = 20261010, 15, 4.0
 DRAWS, NEAR = 8, 0.1
 _BATCH = 64
 
