@@ -1,7 +1,7 @@
 """Ways to rare samples side by side, at equal generator calls, on GANs and a diffusion model.
 
     make bench-rare BENCH_FLAGS="--fashion fashion-mnist"
-    python benchmarks/rare.py --work DIR [--fashion DIR] [--seeds 5] [--groups 4] [--steps 60] [--metrics]
+    python benchmarks/rare.py --work DIR [--fashion DIR] [--generators NAME ...] [--seeds 5] [--metrics]
 
 Every method gets the same references and as many generator calls as the search (a backward pass counts two). Samples
 are chosen in one feature space and scored in a second, independently trained one. Each seed is one observation; the
@@ -14,29 +14,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import subprocess
 import sys
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
 
 import numpy as np
 import torch
-from rare_models import Bench, Scorer, digits, fashion
+from rare_models import Bench, clothes, digits, fashion
+from rare_tally import NEIGHBOURS, Tally, measures, told
 from rich.console import Console
 from table import RESULTS, Row, write
-from torch import Tensor
 
-from vestige.data.images import to_float
 from vestige.errors import InvalidInput
 from vestige.execute import Context
 from vestige.jobs.rare_generator import Opened, open_generator
-from vestige.jobs.rare_methods import Tried, diffusion, drawn, look
+from vestige.jobs.rare_methods import Tried, drawn, look, sampled
 from vestige.jobs.rare_stage import Stage, set_stage
-from vestige.metrics.frechet import Gaussian, frechet_interval
-from vestige.metrics.interval import Interval, mean_interval
-from vestige.metrics.neighbours import neighbour_metrics
+from vestige.jobs.rare_ways import own_ways
+from vestige.metrics.frechet import Gaussian
 from vestige.models.latent import Calls
 from vestige.rare.baselines.baseline import Baseline
 from vestige.rare.baselines.cma_es import CmaEs
@@ -53,8 +51,7 @@ from vestige.rare.search import search, starts, steps
 from vestige.store import Store
 
 console = Console(stderr=True)
-MEMBERS, NEIGHBOURS = 8, 3
-GENERATORS = ("digits-gan", "fashion-gan", "digits-ddpm")
+MEMBERS = 8
 _SCRIPT = Path(__file__)
 
 BASELINES: dict[str, Baseline] = {
@@ -80,24 +77,20 @@ class Plan:
     steps: int
 
 
-@dataclass(eq=False)
-class Tally:
-    """Values by method and measure, one a seed; features of all samples for the Fréchet distance."""
-
-    values: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-    features: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, method: str, measures: dict[str, float], features: np.ndarray) -> None:
-        """One seed of one method."""
-        for name, value in measures.items():
-            self.values[method][name].append(value)
-        self.features[method].append(features)
+PLANS = {
+    "digits-gan": Plan(5, 4, 60),
+    "fashion-gan": Plan(5, 4, 60),
+    "clothes-stylegan2": Plan(3, 1, 30),
+    "digits-ddpm": Plan(2, 1, 10),
+}
+"""What is done of every generator, unless told otherwise: of slow ones less."""
+_FASHION = {"fashion-gan", "clothes-stylegan2"}
 
 
 def methods(stage: Stage, plan: Plan, context: Context, opened: Opened) -> dict[str, Tried]:
-    """Every method on the same references at the cost of the search.
+    """Every method on the same references at the cost of the search, and the generator's own ways.
 
-    A diffusion model is searched for a fifth of the steps, beside its own ways and what needs few calls.
+    Beside the search of a diffusion model stands only what needs few calls.
     """
     scene, references, seed = stage.scene, stage.references, context.seed
     made: dict[str, Tried] = {}
@@ -107,8 +100,7 @@ def methods(stage: Stage, plan: Plan, context: Context, opened: Opened) -> dict[
     }
     baselines = BASELINES
     if opened.denoiser is not None:
-        plan = dataclasses.replace(plan, steps=max(1, plan.steps // 5))
-        objectives = {"raresearch": RareSearch(members=MEMBERS, steps=plan.steps)}
+        del objectives["divraregen"]
         baselines = {name: BASELINES[name] for name in ("random", "rejection", "rejection-rarest")}
     budget = MEMBERS * (3 * plan.steps + 1)
     for name, objective in objectives.items():
@@ -125,58 +117,10 @@ def methods(stage: Stage, plan: Plan, context: Context, opened: Opened) -> dict[
             console.print(f"{name} left out: {error.found}")
             continue
         made[name] = look(scene, references, found)
-    if opened.denoiser is not None:
-        for tried in diffusion(opened.denoiser, scene, references, MEMBERS, 0, context):
-            made[tried.name.lower()] = tried
+    for way in own_ways(opened, context):
+        tried = sampled(way, scene, references, MEMBERS, 0, context)
+        made[re.sub(r"[^a-z0-9.]+", "-", tried.name.lower()).strip("-")] = tried
     return made
-
-
-def perceptual(scorer: Scorer, images: Tensor) -> float:
-    """Mean distance between two of the images over three layers of the scorer, channels of unit length, as in LPIPS."""
-    layers, x = list[Tensor](), images
-    with torch.no_grad():
-        for part in scorer.body:
-            x = part(x)
-            if isinstance(part, torch.nn.ReLU):
-                layers.append((x / x.norm(dim=1, keepdim=True).clamp_min(1e-8)).flatten(2))
-    n = len(images)
-    pairs = [
-        sum(float((layer[i] - layer[j]).square().sum(0).mean()) for layer in layers) for i in range(n) for j in range(i)
-    ]
-    return float(np.mean(pairs)) if pairs else float("nan")
-
-
-def measures(bench: Bench, scorer: Scorer, tried: Tried, real: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-    """All that is told of one method and seed."""
-    found = tried.measured
-    if found is None:
-        return {"found": 0.0}, np.empty((0, real.shape[1]))
-    present, rows = found.present, bench.scores.of(tried.pixels)
-    values = {
-        "found": float(present.mean()),
-        "rarity": float(np.nanmean(found.rarity)) if found.inside.any() else float("nan"),
-        "rarity_percentile": float(np.nanmean(found.rarity_percentile)) if found.inside.any() else float("nan"),
-        "rarer_than": float(np.nanmean(1 - found.percentile)),
-        "in_manifold": float(found.inside[present].mean()),
-        "accepted": float(found.accepted[present].mean()),
-        "spread": float(np.nanmean(found.spread)) if np.isfinite(found.spread).any() else float("nan"),
-    }
-    group = np.nonzero(present)[0]
-    images = to_float(tried.pixels)
-    values["perceptual"] = float(
-        np.nanmean([perceptual(scorer, images[torch.from_numpy(group == r)]) for r in range(len(present))])
-    )
-    if len(rows) > NEIGHBOURS:
-        near = neighbour_metrics(rows, real, neighbours=NEIGHBOURS)
-        values |= {
-            "rarity_second_space": near.rarity.mean.value,
-            "percentile_second_space": near.rarity.percentile.value,
-            "precision": near.fidelity.precision.value,
-            "recall": near.fidelity.recall.value,
-            "density": near.density.density.value,
-            "coverage": near.density.coverage.value,
-        }
-    return values, rows
 
 
 def compare(bench: Bench, opened: Opened, plan: Plan, work: Path) -> list[Row]:
@@ -218,31 +162,6 @@ def compare(bench: Bench, opened: Opened, plan: Plan, work: Path) -> list[Row]:
             tally.add(name, *measures(bench, scorer, tried, real))
         console.print(f"{bench.name}: seed {seed} done")
     return rows + told(bench.name, tally, Gaussian.fit(real))
-
-
-def told(name: str, tally: Tally, real: Gaussian) -> list[Row]:
-    """Means over seeds beside those of rejection at equal calls."""
-    rows: list[Row] = []
-    beside = tally.values.get("rejection", {})
-    for method, values in tally.values.items():
-        for measure, numbers in values.items():
-            known = [v for v in numbers if np.isfinite(v)]
-            if not known:
-                continue
-            mean, other = mean_interval(known), [v for v in beside.get(measure, []) if np.isfinite(v)]
-            reference = float(np.mean(other)) if other else None
-            ratio = mean.value / reference if reference else None
-            rows.append(_row(f"{name}/{method}/{measure}", mean, reference, "rejection", ratio, len(known)))
-        features = np.concatenate(tally.features[method])
-        if len(features) > real.rank:
-            distance = frechet_interval(features, real, seed=0)
-            rows.append(_row(f"{name}/{method}/frechet", distance, None, "", None, len(features)))
-    return rows
-
-
-def _row(name: str, value: Interval, reference: float | None, beside: str, ratio: float | None, n: int) -> Row:
-    low, high = (b if np.isfinite(b) else None for b in (value.low, value.high))
-    return Row(name, value.value, reference, beside if reference is not None else "", ratio, "", n, low, high)
 
 
 def overhead(bench: Bench, opened: Opened) -> Row:
@@ -295,14 +214,17 @@ def chosen(names: list[str], fashion_data: Path | None, work: Path) -> list[tupl
     for name in names:
         if name == "digits-gan":
             found.append((first, Opened(name, first.generator)))
-        elif name == "fashion-gan" and fashion_data is not None:
-            bench = fashion(fashion_data, work)
-            found.append((bench, Opened(name, bench.generator)))
         elif name == "digits-ddpm":
             model = open_generator(name)
             found.append((dataclasses.replace(first, name=name, generator=model.generator), model))
+        elif fashion_data is None:
+            raise SystemExit(f"{name} needs --fashion")
+        elif name == "fashion-gan":
+            bench = fashion(fashion_data, work)
+            found.append((bench, Opened(name, bench.generator)))
         else:
-            raise SystemExit(f"{name}: expected {', '.join(GENERATORS)}; fashion-gan needs --fashion")
+            model = open_generator(name)
+            found.append((clothes(model.generator, fashion_data, work), model))
     return found
 
 
@@ -311,25 +233,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("vestige-run-rare"), help="models and kept results")
     parser.add_argument("--fashion", type=Path, help="folder with the four idx files of Fashion-MNIST")
-    parser.add_argument("--generators", nargs="+", choices=GENERATORS, help="all that there are data for, if absent")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--groups", type=int, default=4, help="references a seed, eight samples each")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--generators", nargs="+", choices=PLANS, help="all that there are data for, if absent")
+    parser.add_argument("--seeds", type=int, help="instead of each generator's own number, as for the next two")
+    parser.add_argument("--groups", type=int, help="references a seed, eight samples each")
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--metrics", action="store_true", help="measure the neighbour metrics too; takes minutes")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for rare.json")
     options = parser.parse_args()
-    plan = Plan(options.seeds, options.groups, options.steps)
-    names = options.generators or [name for name in GENERATORS if name != "fashion-gan" or options.fashion is not None]
+    names = options.generators or [name for name in PLANS if name not in _FASHION or options.fashion is not None]
+    begun = process_time()
     benches = chosen(names, options.fashion, options.work)
     rows, before = neighbour_rows(options.metrics, options.out), _read(options.out / "rare.json")
     if "digits-gan" in names:
         rows.append(overhead(*benches[names.index("digits-gan")]))
     for bench, opened in benches:
-        rows += compare(bench, opened, plan, options.work)
-    told = {row.name for row in rows}
-    rows += [row for row in before if row.name not in told and row.name.split("/")[0] not in names]
-    title = f"Rare samples: {plan.seeds} seeds of {plan.groups * MEMBERS} samples, {plan.steps} steps"
-    write("rare", title, rows, options.out)
+        asked = {key: value for key in ("seeds", "groups", "steps") if (value := getattr(options, key)) is not None}
+        rows += compare(bench, opened, dataclasses.replace(PLANS[bench.name], **asked), options.work)
+        console.print(f"{bench.name} done, {process_time() - begun:,.0f} s of CPU since the start")
+    done = {row.name for row in rows}
+    rows += [row for row in before if row.name not in done and row.name.split("/")[0] not in names]
+    write("rare", "Rare samples, the means of seeds (n)", rows, options.out)
 
 
 if __name__ == "__main__":

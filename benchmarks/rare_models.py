@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
-from vestige.data.images import ImageSet
+from vestige.data.images import ImageSet, to_uint8
 from vestige.features.digit_classifier import DigitNetwork
 from vestige.models.adapters.dcgan import Dcgan
 from vestige.models.adapters.gan import GanGenerator, is_gan_folder, load_gan, save_gan
@@ -31,9 +31,10 @@ from vestige.rare.space import Space, digit_space, module_space
 from vestige.train.checkpoint import save_checkpoint
 from vestige.zoo import zoo_model
 from vestige.zoo.train_digits_gan import LEARNING_RATE, PENALTY_EVERY, Networks, batch_at, update
+from vestige.zoo.train_portrait_images import dye, dyes
 
 STEPS, FORM, KEEP_EVERY = 1800, Dcgan(width=48, critic_width=16), 250
-A_CLASS = 2500
+A_CLASS, DYED_A_CLASS = 2500, 500
 EPOCHS, BATCH, RATE = 6, 64, 2e-3
 console = Console(stderr=True)
 
@@ -41,10 +42,10 @@ console = Console(stderr=True)
 class Scorer(nn.Module):
     """Four convolutions, pooled, of another make than the network that selects; ``embed`` gives 96 features."""
 
-    def __init__(self) -> None:
+    def __init__(self, colours: int = 1) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 24, 5, padding=2),
+            nn.Conv2d(colours, 24, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(24, 48, 3, padding=1),
@@ -70,10 +71,40 @@ class Scorer(nn.Module):
         return self.head(self.embed(images))
 
 
+class Selector(nn.Module):
+    """Three strided convolutions for RGB images of 32x32 pixels; ``embed`` gives 64 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1, stride=2),
+            nn.GELU(),
+            nn.Conv2d(16, 32, 3, padding=1, stride=2),
+            nn.GELU(),
+            nn.Conv2d(32, 64, 3, padding=1, stride=2),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(1024, 64),
+            nn.GELU(),
+        )
+        self.head = nn.Linear(64, 10)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features [n, 64] of images in [-1, 1]."""
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits [n, 10]."""
+        return self.head(self.embed(images))
+
+
+Network = DigitNetwork | Scorer | Selector
+
+
 class Embedded(nn.Module):
     """The features of a classifier, as a module whose weights are part of a digest."""
 
-    def __init__(self, network: DigitNetwork | Scorer) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -94,7 +125,7 @@ class Bench:
     scores: Space
 
 
-def fitted(network: DigitNetwork | Scorer, images: ImageSet, seed: int) -> None:
+def fitted(network: Network, images: ImageSet, seed: int) -> None:
     """Train a classifier in place on images with labels, shifted by up to two pixels."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -121,7 +152,7 @@ def fitted(network: DigitNetwork | Scorer, images: ImageSet, seed: int) -> None:
     network.eval()
 
 
-def classifier(network: DigitNetwork | Scorer, images: ImageSet, path: Path, seed: int) -> Embedded:
+def classifier(network: Network, images: ImageSet, path: Path, seed: int) -> Embedded:
     """The network trained on the images, from the file where it was trained before."""
     if not path.is_file():
         console.print(f"training {path.stem} on {len(images):,} images")
@@ -205,6 +236,28 @@ def fashion(data: Path, work: Path, steps: int = STEPS) -> Bench:
         read_fashion(data, "t10k", 500),
         module_space(selects, "a Fashion-MNIST classifier, 64 features", identity="bench-selector"),
         module_space(scores, "an independent Fashion-MNIST classifier, 96 features", identity="bench-scorer"),
+    )
+
+
+def dyed(images: ImageSet, seed: int) -> ImageSet:
+    """Grey images of clothes in the colours, before the backdrops and at the size that ``clothes-stylegan2`` saw."""
+    grey = pad(torch.from_numpy(images.pixels).float() / 255, (2, 2, 2, 2))
+    pixels = to_uint8(dye(grey, *dyes(len(grey), np.random.default_rng(seed))))
+    return ImageSet(pixels, images.labels, f"{images.source}:dyed")
+
+
+def clothes(generator: LatentGenerator, data: Path, work: Path) -> Bench:
+    """The zoo's StyleGAN2; each space is learnt from another half of dyed training images, by the kind of clothing."""
+    training = dyed(read_fashion(data, "train", DYED_A_CLASS), seed=1)
+    selects = classifier(Selector(), half(training, odd=False), work / "clothes-selector.safetensors", seed=301)
+    scores = classifier(Scorer(3), half(training, odd=True), work / "clothes-scorer.safetensors", seed=302)
+    return Bench(
+        "clothes-stylegan2",
+        generator,
+        training,
+        dyed(read_fashion(data, "t10k", 500), seed=2),
+        module_space(selects, "a classifier of dyed clothes, 64 features", identity="bench-selector"),
+        module_space(scores, "an independent classifier of dyed clothes, 96 features", identity="bench-scorer"),
     )
 
 

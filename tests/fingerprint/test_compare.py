@@ -71,7 +71,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "steps", "named"), NAMED, ids=lambda part: None if isinstance(part, str) else str(part)[:60]
+    ("kind", "steps", "named"), NAMED, ids=["+".join([k, *(type(step).__name__ for step in s)]) for k, s, _ in NAMED]
 )
 def test_what_was_done_is_undone_and_named(model, plan, kind, steps, named):
     base = model(kind, layers=4, heads=8)

@@ -20,8 +20,9 @@ from vestige.jobs.rare_generator import open_generator
 from vestige.jobs.rare_score import difference, group_means
 from vestige.jobs.rare_stage import open_space, set_stage
 from vestige.jobs.run import Run
-from vestige.models.adapters.stylegan2.files import StyleGan2Weights
+from vestige.models.adapters.stylegan2.files import StyleGan2Weights, load_stylegan2
 from vestige.models.adapters.stylegan2.form import StyleGan2Form
+from vestige.models.adapters.stylegan2.gan import stylegan2_gan
 from vestige.models.adapters.stylegan2.network import StyleGan2
 from vestige.models.latent import LatentGenerator
 from vestige.rare.baselines.prior import Random
@@ -175,7 +176,7 @@ def test_a_baseline_and_free_groups(tmp_path: Path) -> None:
     ("changes", "error", "words"),
     [
         ({"features": "pixels", "judge": "pixels"}, InvalidInput, "two spaces"),
-        ({"data": real(1, 3)}, EmptySet, ""),
+        ({"data": real(1, 3)}, EmptySet, "real-1 holds 3 images"),
         ({"data": ImageSet(np.full((40, 1, 8, 8), 7, np.uint8))}, InvalidInput, ""),
         ({"data": ImageSet(np.zeros((40, 1, 9, 8), np.uint8))}, ShapeMismatch, ""),
         ({"features": "digits"}, ShapeMismatch, "28x28"),
@@ -189,6 +190,16 @@ def test_bad_input_is_said(changes: dict, error: type[Exception], words: str, tm
     with pytest.raises(error, match=words or None):
         rare(**given)
     assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_reference_outside_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
+    far = np.zeros((8, 8), np.uint8)
+    far[::2] = 255
+    Image.fromarray(far).save(tmp_path / "far.png")
+    generator = small()
+    with pytest.raises(InvalidInput, match=r"far\.png lies outside the real manifold"):
+        rare(generator, real(), out=tmp_path / "run", reference=tmp_path / "far.png", densities=DENSITIES)
+    assert not generator.calls.images
 
 
 @pytest.mark.parametrize(
@@ -225,6 +236,32 @@ def test_generators_by_name_and_file(tmp_path: Path) -> None:
         open_generator(tmp_path / "gan.pkl")
     with pytest.raises(NotFound):
         open_generator(tmp_path / "none")
+
+
+def test_a_stylegan_brings_truncation_of_its_styles(tmp_path: Path) -> None:
+    shipped = open_generator("clothes-stylegan2")
+    assert (shipped.name, shipped.generator.shape, shipped.generator.latent_size) == (
+        "clothes-stylegan2", (3, 32, 32), 128,
+    )  # fmt: skip
+    assert shipped.generator.differentiable
+    form = StyleGan2Form(channels=(4, 3, 2), latent=5, style=6, mapping_layers=1)
+    torch.manual_seed(0)
+    state = {name: t + 0.3 * torch.randn_like(t) for name, t in StyleGan2(form).state_dict().items()}
+    StyleGan2Weights(form, state).save(tmp_path / "generator.safetensors", origin="a test")
+    network = load_stylegan2(tmp_path / "generator.safetensors")
+    seen = stylegan2_gan(network).sample(np.arange(300), 1)
+    run = rare(
+        tmp_path / "generator.safetensors", ImageSet(seen), out=tmp_path / "run", count=8, group=4, method=Random(),
+        densities=DENSITIES,
+        calls=10, sweeping=False,
+    )  # fmt: skip
+    section = next(s for s in run.record.sections if s.name == "beside")
+    rows = {row[0]: row for row in section.tables[1].rows}
+    for psi in (0.7, 1.3):
+        assert rows[f"StyleTruncation(psi={psi:g})"][1:3] == [8, 8]
+    # It normalises its latent, so that the length of one says nothing.
+    assert any("LatentScaling came to exactly the images of Random" in line for line in section.text)
+    assert not any("StyleTruncation" in line for line in section.text)
 
 
 def test_spaces_by_name() -> None:

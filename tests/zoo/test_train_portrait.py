@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vestige.data.load import load_images
 from vestige.digest import digest_tensors
 from vestige.errors import CorruptFile, NotFound
 from vestige.models.adapters.stylegan2.files import load_stylegan2, read_stylegan2
 from vestige.models.adapters.stylegan2.form import StyleGan2Form
 from vestige.zoo import adopt_portrait, train_portrait
 from vestige.zoo.train_portrait_critic import PortraitCritic, spread
-from vestige.zoo.train_portrait_images import dye, dyes, read_clothes, rgb
+from vestige.zoo.train_portrait_images import dye, dyed_clothes, dyes, main, read_clothes, rgb
 
 FORM = StyleGan2Form(channels=(3, 3, 3, 2), latent=4, style=4, mapping_layers=1)
 
@@ -66,6 +67,22 @@ def test_the_original_files_are_read_with_a_border(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:, 0, 2:-2, 2:-2].numpy(), pixels / 255, atol=1e-6)
     assert found.shape == (3, 1, 32, 32)
     assert not found[:, :, :2].any()
+
+
+def test_dyed_clothes_are_written_as_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    idx(tmp_path, "t10k", pixels)
+    made = dyed_clothes(tmp_path, "t10k", 3, seed=4)
+    assert (made.dtype, made.shape) == (np.uint8, (3, 3, 32, 32))
+    np.testing.assert_array_equal(made, dyed_clothes(tmp_path, "t10k", 3, seed=4))
+    assert (made != dyed_clothes(tmp_path, "t10k", 3, seed=5)).any()
+    monkeypatch.setattr("sys.argv", ["x", "--data", str(tmp_path), "--seed", "4", "--out", str(tmp_path / "made.npz")])
+    main()
+    images, _ = load_images(tmp_path / "made.npz")
+    assert len(images) == 5
+    assert images.shape == (3, 32, 32)
+    edge = images.pixels[:, :, 0]
+    assert (edge == edge[:, :, :1]).all()  # two rows of the backdrop alone, as bright from left to right
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

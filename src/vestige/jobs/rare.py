@@ -18,15 +18,16 @@ from vestige.jobs.audit import Findings, examine
 from vestige.jobs.audit import evidence as audit_evidence
 from vestige.jobs.metrics_features import DIGITS, PIXELS, ExtractorLike, open_extractor
 from vestige.jobs.metrics_features import Measured as Kept
-from vestige.jobs.rare_files import copied_ones, rarest_first, write_files
+from vestige.jobs.rare_files import copied_ones, near, rarest_first, write_files
 from vestige.jobs.rare_generator import GeneratorLike, Opened, open_generator
 from vestige.jobs.rare_methods import Comparison, Method, compare
 from vestige.jobs.rare_pictures import strips
 from vestige.jobs.rare_results import Results, reasons, summary
 from vestige.jobs.rare_score import Judge
-from vestige.jobs.rare_stage import SpaceLike, open_space, read_reference, set_stage
+from vestige.jobs.rare_stage import SpaceLike, image_shape, open_space, set_stage
 from vestige.jobs.rare_sweep import sweep
 from vestige.jobs.rare_tables import beside, ground, sweeps
+from vestige.jobs.rare_ways import own_ways
 from vestige.jobs.resolve import DataLike, describe, resolve_data, zoo_entry
 from vestige.jobs.run import Desk, Run, environment, now, plain
 from vestige.models.generator import SampleBank
@@ -137,7 +138,14 @@ def rare(
     )
     spare = groups * group - count
     comparison = compare(
-        stage.scene, stage.references, chosen, group, spare, calls * group, opened.denoiser, desk.context
+        stage.scene,
+        stage.references,
+        chosen,
+        group,
+        spare,
+        calls * group,
+        own_ways(opened, desk.context),
+        desk.context,
     )
     swept = sweep(stage, chosen, desk.context) if sweeping and isinstance(chosen, RareSearch) else []
     kept = Kept(extractor, desk.context)
@@ -155,13 +163,15 @@ def _data(
     """Real images, and what is compared with as training images."""
     images, skipped = resolve_data(data, skip_corrupt=skip_corrupt)
     images = images.required("to be rare among")
+    shape = image_shape(opened)
+    check_fits(images, shape, opened.name)
     entry = zoo_entry(generator)
     if train is None and entry is None:
         seen = images
     else:
         seen, more = resolve_data(f"{opened.name}:train" if train is None else train, skip_corrupt=skip_corrupt)
         skipped += more
-    check_fits(seen, images.shape, "the real images")
+    check_fits(seen, shape, opened.name)
     others = None if seen.digest == images.digest else images
     return images, split(seen, others), skipped
 
@@ -240,8 +250,7 @@ def _leave(
         sections=sections,
         not_done=_not_done(found, who),
     )
-    seen = None if reference is None else read_reference(reference, who.members.shape)
-    pictures = strips(found.comparison.chosen.pixels[order], found.comparison, found.swept, seen)
+    pictures = strips(found.comparison.chosen.pixels[order], found.comparison, found.swept, near(found, reference))
     known = {section.name for section in sections}
     pairs = audit_evidence(audited, who).pairs if audited is not None else {}
     whole = Evidence(pairs, {name: rows for name, rows in pictures.items() if name in known})

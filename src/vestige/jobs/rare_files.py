@@ -11,10 +11,13 @@ import numpy.typing as npt
 from safetensors.torch import save
 
 from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
+from vestige.data.images import to_uint8
 from vestige.jobs.audit import Findings
 from vestige.jobs.rare_methods import Comparison
 from vestige.jobs.rare_pictures import save_images, save_sheet
 from vestige.jobs.rare_results import Results
+from vestige.jobs.rare_stage import read_reference
+from vestige.jobs.rare_ways import Pixels
 from vestige.store import write_bytes, write_text
 
 
@@ -33,6 +36,15 @@ def copied_ones(audited: Findings | None) -> npt.NDArray[np.bool_]:
         return np.zeros(0, np.bool_)
     generated = audited.collected[GenerateAndFilter.__name__]
     return generated.members.copies(GenerateAndFilter().delta)
+
+
+def near(found: Results, reference: str | Path | None) -> Pixels | None:
+    """The reference image and what the latent found for it makes, uint8 [2, c, h, w]; None without one."""
+    inverted = found.stage.inverted
+    if reference is None or inverted is None:
+        return None
+    made = to_uint8(found.opened.generator.made(inverted.latents, inverted.labels))
+    return np.concatenate([read_reference(reference, found.stage.real.shape), made])
 
 
 def write_files(found: Results, order: npt.NDArray[np.int64], copied: npt.NDArray[np.bool_], out: Path) -> None:

@@ -12,6 +12,7 @@ from vestige.jobs.resolve import zoo_entry
 from vestige.models.adapters.gan import GanGenerator, is_gan_folder, load_gan
 from vestige.models.adapters.stylegan2.files import load_stylegan2
 from vestige.models.adapters.stylegan2.gan import stylegan2_gan
+from vestige.models.adapters.stylegan2.network import StyleGan2
 from vestige.models.denoiser import Denoiser
 from vestige.models.latent import LatentGenerator
 from vestige.models.latent_diffusion import few_step_generator
@@ -27,11 +28,12 @@ FEW_STEPS = 4
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A generator with its name; ``denoiser`` is there for a diffusion model, which other methods can sample."""
+    """A generator with its name; the network of a kind that can be sampled in ways of its own is beside it."""
 
     name: str
     generator: LatentGenerator
     denoiser: Denoiser | None = None
+    styles: StyleGan2 | None = None
 
     @property
     def checks(self) -> list[str]:
@@ -81,8 +83,9 @@ def open_generator(model: GeneratorLike, *, batch_size: int = 128) -> Opened:
         "cuda" if torch.cuda.is_available() else "cpu",
     )
     if folder.suffix == ".safetensors":
-        stylegan = stylegan2_gan(load_stylegan2(folder).to(device), batch_size=batch_size)
-        return Opened(name, LatentGenerator.of_gan(stylegan))
+        network = load_stylegan2(folder).to(device)
+        stylegan = stylegan2_gan(network, batch_size=batch_size)
+        return Opened(name, LatentGenerator.of_gan(stylegan), styles=network)
     if folder.is_file():
         raise _refused(folder)
     if is_gan_folder(folder):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +13,13 @@ import torch
 
 from vestige.data.images import to_uint8
 from vestige.execute import Context
-from vestige.models.denoiser import Denoiser
-from vestige.models.generator import DiffusionGenerator
+from vestige.jobs.rare_ways import OwnWay, Pixels
 from vestige.models.latent import Calls
-from vestige.models.sampler import DDPM, Sampler
 from vestige.rare.baselines.baseline import Baseline
 from vestige.rare.baselines.prior import Random
 from vestige.rare.baselines.rejection import Rejection, Selection
 from vestige.rare.baselines.scaling import LatentScaling
 from vestige.rare.baselines.truncation import Truncation
-from vestige.rare.diffusion.boost_and_skip import BoostAndSkip
-from vestige.rare.diffusion.self_guided import SelfGuided
 from vestige.rare.found import Found, Measured, measure, measure_features
 from vestige.rare.objective import Objective
 from vestige.rare.scene import References, Scene
@@ -29,7 +27,6 @@ from vestige.rare.search import search, starts
 from vestige.rare.settings import named, settings
 
 Method = Objective | Baseline
-Pixels = npt.NDArray[np.uint8]
 
 BESIDE: tuple[Baseline, ...] = (
     Random(),
@@ -40,8 +37,6 @@ BESIDE: tuple[Baseline, ...] = (
     LatentScaling(),
 )
 """What every search is compared with. The first shows what is easy, the second what has to be beaten."""
-
-DIFFUSION_STEPS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +74,10 @@ def compare(
     members: int,
     spare: int,
     budget: int,
-    denoiser: Denoiser | None,
+    ways: Sequence[OwnWay],
     context: Context,
 ) -> Comparison:
-    """Run the method, and beside it everything in ``BESIDE`` at the same generator calls.
+    """Run the method, and beside it everything in ``BESIDE`` at the same generator calls and the generator's own ways.
 
     ``spare`` samples of the last group are not asked for. ``budget`` is what a group may cost where the method is a
     baseline; a search costs what it costs.
@@ -107,8 +102,8 @@ def compare(
         look(scene, references, _without(drawn(baseline, scene, references, members, budget, context), spare))
         for baseline in beside
     ]
-    sampled = [] if denoiser is None else diffusion(denoiser, scene, references, members, spare, context)
-    return Comparison(chosen, start, (*best, *others, *sampled))
+    others += [sampled(way, scene, references, members, spare, context) for way in ways]
+    return Comparison(chosen, start, (*best, *others))
 
 
 def drawn(
@@ -146,33 +141,13 @@ def look(scene: Scene, references: References, found: Found) -> Tried:
     return Tried(found.method, measure(scene, references, found), pixels, found, found.calls)
 
 
-def diffusion(
-    denoiser: Denoiser, scene: Scene, references: References, members: int, spare: int, context: Context
-) -> list[Tried]:
-    """Ways to draw rarer images from a diffusion model that need no search; a call is one evaluation."""
-    ways: list[tuple[str, Denoiser, Sampler]] = [
-        ("DDPM", denoiser, DDPM(steps=DIFFUSION_STEPS)),
-        ("BoostAndSkip", denoiser, BoostAndSkip(steps=DIFFUSION_STEPS, skip=1)),
-        ("SelfGuided", SelfGuided(denoiser, seed=context.seed), DDPM(steps=DIFFUSION_STEPS)),
-    ]
+def sampled(way: OwnWay, scene: Scene, references: References, members: int, spare: int, context: Context) -> Tried:
+    """As many images of the generator's own way, in groups only for the count: they know nothing of the references."""
     present = _kept((len(references), members), spare)
-    made: list[Tried] = []
-    for name, model, sampler in ways:
-        generator = DiffusionGenerator(model, sampler, context.batch_size)
-
-        def compute(rows: npt.NDArray[np.int64], generator: DiffusionGenerator = generator) -> Pixels:
-            return generator.sample(rows, context.seed)
-
-        pixels = context.store.column("generations", {"generator": generator.key(), "seed": context.seed}).fill(
-            int(present.sum()), compute, shard_rows=64, progress=context.progress, label=name
-        )
-        each = sampler.evaluations() * (4 if model is not denoiser else 1)
-        calls = Calls(len(pixels) * each)
-        features = scene.space.of(pixels)
-        made.append(
-            Tried(name, measure_features(scene, references, name, calls, features, present), pixels, None, calls)
-        )
-    return made
+    pixels = way.draw(int(present.sum()), context)
+    calls = Calls(math.ceil(len(pixels) * way.cost))
+    measured = measure_features(scene, references, way.name, calls, scene.space.of(pixels), present)
+    return Tried(way.name, measured, pixels, None, calls)
 
 
 def _without(found: Found, spare: int) -> Found:

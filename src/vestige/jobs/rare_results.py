@@ -14,6 +14,7 @@ from vestige.jobs.rare_score import Judge, Scored, difference, group_means
 from vestige.jobs.rare_stage import Stage
 from vestige.jobs.rare_sweep import Swept
 from vestige.metrics.interval import Interval, estimate
+from vestige.rare.baselines.prior import Random
 from vestige.rare.found import Measured
 from vestige.record import Estimate
 
@@ -132,6 +133,33 @@ def reasons(found: Results) -> list[str]:
             f"Samples of a group lie {ratio.value:.2g} times as far apart as those that the search started from."
         )
     text += [_against(found, other) for other in found.comparison.others if other.name.startswith("Rejection")]
+    return text + _unjudged(found)
+
+
+def _unjudged(found: Results) -> list[str]:
+    """Why the scoring space has no rarity of the samples, where it has none."""
+    chosen = found.comparison.chosen
+    score = found.scores[chosen.name]
+    if score is None or score.rarity is not None:
+        return []
+    text = f"None of {len(chosen.pixels)} samples lies in the real manifold of the scoring space, so it scores none."
+    plain = next((found.scores[t.name] for t in found.comparison.every if t.name == Random.__name__), None)
+    if plain is None or plain.near.rarity.inside.any():
+        return [text]
+    return [
+        f"{text} Nor does any random draw: to that space no image of this generator looks real. See how they differ "
+        "(--data at the brightness and quality of its training images?), or choose another --judge."
+    ]
+
+
+def twins(comparison: Comparison) -> list[str]:
+    """In words: methods that came to exactly the images of another one."""
+    text: list[str] = []
+    every = [tried for tried in comparison.every if len(tried.pixels)]
+    for place, tried in enumerate(every):
+        same = next((other for other in every[:place] if np.array_equal(other.pixels, tried.pixels)), None)
+        if same is not None:
+            text.append(f"{tried.name} came to exactly the images of {same.name}.")
     return text
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vestige.audit.membership.rows import choose as some_rows
 from vestige.data.images import ImageSet, check_fits
-from vestige.errors import CorruptFile, InvalidInput, NotFound, ShapeMismatch
+from vestige.errors import CorruptFile, EmptySet, InvalidInput, NotFound, ShapeMismatch
 from vestige.features.digit_classifier import DigitClassifier
 from vestige.features.pixels import BlockMeans
 from vestige.jobs.metrics_features import DIGITS, PIXELS
@@ -108,31 +108,60 @@ def set_stage(
     ShapeMismatch : images of another size than the generator's. EmptySet : too few real images.
     InvalidInput : constant features; a reference, or every draw, outside the real manifold.
     """
-    check_fits(real, _shape(opened), opened.name)
+    wanted = controls.neighbours(BANK)
+    image = _asked(opened, real, wanted, reference, neighbours)
     used = real if len(real) <= MOST else real.take(some_rows(len(real), MOST, seed))
     features = space.of(used.pixels)
     manifold = Manifold(features, neighbours)
+    target = None if image is None else _inside(space.of(image), manifold, f"{reference}")
     tried = candidates(len(features)) if densities is None else densities
     choice = choose(tried, features, preparation=Preparation(drop_constant=True), seed=seed)
     scene = Scene(opened.generator, space, choice.best, manifold)
-    before, wanted = scene.generator.calls, controls.neighbours(BANK)
-    bank = scene.bank(BANK, seed)
+    before, bank = scene.generator.calls, scene.bank(BANK, seed)
     inverted, passed = None, 0
     if wanted is None:
-        if reference is not None:
-            raise InvalidInput(
-                "A reference was given, and a similarity of 0, which lets samples go anywhere.",
-                expected="a similarity above 0, or no reference.",
-                remedy="leave one of them away.",
-            )
         references = anywhere(scene, range(groups))
-    elif reference is None:
+    elif target is None:
         references, passed = _drawn(scene, bank, wanted, groups, seed)
     else:
-        pixels = read_reference(reference, _shape(opened))
-        one, inverted = near_images(scene, space.of(pixels), bank, neighbours=wanted, seed=seed)
+        one, inverted = near_images(scene, target, bank, neighbours=wanted, seed=seed)
         references = repeated(one, groups)
     return Stage(scene, choice, used, bank, references, scene.generator.calls.since(before), inverted, passed)
+
+
+def _asked(
+    opened: Opened, real: ImageSet, wanted: int | None, reference: str | Path | None, neighbours: int
+) -> npt.NDArray[np.uint8] | None:
+    """The reference image, if there is one, once it and the real images are known to suit."""
+    shape = image_shape(opened)
+    check_fits(real, shape, opened.name)
+    if len(real) <= neighbours:
+        raise EmptySet(
+            f"{real.source} holds {len(real)} images.",
+            expected=f"more than k = {neighbours}: a real image's ball reaches its k-th nearest other one.",
+            remedy="give more real images as --data, or a smaller --k.",
+        )
+    if reference is None:
+        return None
+    if wanted is None:
+        raise InvalidInput(
+            "A reference was given, and a similarity of 0, which lets samples go anywhere.",
+            expected="a similarity above 0, or no reference.",
+            remedy="leave one of them away.",
+        )
+    return read_reference(reference, shape)
+
+
+def _inside(features: FloatArray, manifold: Manifold, source: str) -> FloatArray:
+    """The features [1, d] of the reference; InvalidInput where they lie outside the real manifold."""
+    place = manifold.locate(features)
+    if place.inside.all():
+        return features
+    raise InvalidInput(
+        f"{source} lies outside the real manifold, at {place.ratio[0]:.3g} radii of the nearest real image's ball.",
+        expected=f"an image nearer to some real image than that one's k-th nearest other (k = {manifold.neighbours}).",
+        remedy="choose a --reference like the images of --data, give more of those, a larger --k or other --features.",
+    )
 
 
 def repeated(one: References, groups: int) -> References:
@@ -207,7 +236,8 @@ def _drawn(scene: Scene, bank: FloatArray, neighbours: int, groups: int, seed: i
     return references, taken - len(wide)
 
 
-def _shape(opened: Opened) -> tuple[int, int, int]:
+def image_shape(opened: Opened) -> tuple[int, int, int]:
+    """(channels, height, width) of what it makes; ShapeMismatch where that is no image."""
     shape = opened.generator.shape
     if len(shape) != 3 or opened.generator.pixels is None:
         raise ShapeMismatch(

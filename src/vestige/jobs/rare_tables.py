@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vestige.jobs.rare_results import Results, rarer, share_of_present
+from vestige.jobs.rare_results import Results, rarer, share_of_present, twins
 from vestige.metrics.interval import Interval
 from vestige.record import Cell, Figure, Section, Series, Table
 
@@ -25,7 +25,8 @@ def beside(found: Results) -> Section:
         title="Beside other methods at equal calls",
         text=[
             "A method that chooses samples by a measure looks good by that measure. The first table is the one to "
-            "believe; where rejection stands level there, it is the cheaper and simpler way."
+            "believe; where rejection stands level there, it is the cheaper and simpler way.",
+            *twins(found.comparison),
         ],
         tables=[_scoring(found), _selecting(found)],
         figures=[_both_spaces(found)],
@@ -110,9 +111,9 @@ def _both_spaces(found: Results) -> Figure:
         name="percentiles",
         title="Percentile of the rarity score in both spaces",
         kind="bars",
-        series=[series("scoring space", scoring), series("selecting space", selecting)],
+        series=[series("selecting space", selecting), series("scoring space", scoring)],
         y_label="mean percentile among real radii",
-        caption=f"Scoring: {found.scoring}. Selecting: {found.selects}. Samples outside the manifold have none.",
+        caption=f"Selecting: {found.selects}. Scoring: {found.scoring}. Samples outside the manifold have none.",
     )
 
 

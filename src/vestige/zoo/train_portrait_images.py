@@ -1,12 +1,18 @@
 """Fashion-MNIST in colour: what the portrait's generator learns from.
 
+    python -m vestige.zoo.train_portrait_images --data fashion-mnist --part t10k --out clothes.npz
+
+writes images of the kind that ``clothes-stylegan2`` draws, to compare what it draws with.
+
 Images are those of Xiao, Rasul and Vollgraf 2017 (arXiv 1708.07747), MIT licence, read from the four original idx
 files. Each time one is shown it is dyed anew, and so is the backdrop, so that colour is free of the kind of clothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from vestige.data.images import to_uint8
 from vestige.errors import CorruptFile
+from vestige.store.write import write_bytes
 
 SIDE = 32
 _HEADER = 16
@@ -26,6 +34,9 @@ _DARKEST = 0.35
 """Brightness of the darkest cloth, as a share of its dye's."""
 _FLOOR = 0.8
 """Brightness of the backdrop at the bottom, as a share of that at the top."""
+
+_DYED = 5000
+"""Images of a file, unless told otherwise."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,3 +90,32 @@ def dye(grey: Float[Tensor, "n 1 s s"], cloth: Tensor, backdrop: Tensor) -> Floa
     light = torch.linspace(1, _FLOOR, grey.shape[2]).view(-1, 1)
     painted = cover * cloth * (_DARKEST + (1 - _DARKEST) * grey) + (1 - cover) * backdrop * light
     return painted * 2 - 1
+
+
+def dyed_clothes(folder: Path, part: str, count: int, seed: int) -> npt.NDArray[np.uint8]:
+    """The first ``count`` images of ``train`` or ``t10k``, each dyed once by the seed: uint8 [count, 3, 32, 32].
+
+    Raises
+    ------
+    CorruptFile : see :func:`read_clothes`.
+    """
+    grey = read_clothes(folder, part)[:count]
+    return to_uint8(dye(grey, *dyes(len(grey), np.random.default_rng(seed))))
+
+
+def main() -> None:
+    """Read options and write an ``.npz`` of dyed clothes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the four idx files of Fashion-MNIST")
+    parser.add_argument("--part", choices=("train", "t10k"), default="t10k")
+    parser.add_argument("--count", type=int, default=_DYED)
+    parser.add_argument("--seed", type=int, default=0, help="another one dyes them otherwise")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    made = BytesIO()
+    np.savez_compressed(made, images=dyed_clothes(options.data, options.part, options.count, options.seed))
+    write_bytes(options.out, made.getvalue())
+
+
+if __name__ == "__main__":
+    main()
