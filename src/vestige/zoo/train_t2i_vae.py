@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +103,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
-        self.entrance, self.decoder = vae.post_quant_conv, vae.decoder
+        self.entrance, self.decoder = cast(nn.Module, vae.post_quant_conv), vae.decoder
 
     def forward(self, means: Tensor) -> Tensor:
         return self.decoder(self.entrance(means))

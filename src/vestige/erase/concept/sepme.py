@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from vestige.erase.concept.eraser import ConceptEraser
 from vestige.erase.concept.null_space import FreeSpace, check_room, free_spaces, leak_of
 from vestige.erase.concept.request import ConceptRequest
 from vestige.erase.increment import Increment
+from vestige.models.adapters.conditioned import ConditionedDenoiser
 from vestige.models.adapters.text_to_image import TextToImage
 from vestige.progress import Progress
 from vestige.randomness import Stream, generator
@@ -46,10 +47,13 @@ class SepME(ConceptEraser):
     momentum, threshold : a and the level of the moving average at which a concept is left alone.
     penalty : weight of ``|dW|_F^2``, averaged over layers.
     leak : share of the energy of guards' tokens that may lie in the free space.
+    retain : weight of the squared change of the answers to guards, divided by the mean square of what their prompts do
+        to the answers. Above 0 guards get a bank of their own and every sample one of a guard beside it.
     trajectories, sampling_steps, guidance : of the bank, trajectories being those of each prompt.
 
-    The paper has ``|dW|_1 / layers`` in place of the squared norm, and trains all coordinates of a basis that is not
-    orthonormal. It states its threshold, 1e-4, for the product that is not divided.
+    The paper has no ``retain``: 0 leaves prompts that are not listed to chance. It has ``|dW|_1 / layers`` in place
+    of the squared norm, and trains all coordinates of a basis that is not orthonormal. It states its threshold, 1e-4,
+    for the product that is not divided.
     """
 
     claim: ClassVar[str] = "Erase many concepts, each restorable; listed prompts do not change at all."
@@ -63,6 +67,7 @@ class SepME(ConceptEraser):
     threshold: float = 0.0
     penalty: float = 1e-6
     leak: float = 1e-3
+    retain: float = 0.0
     trajectories: int = 4
     sampling_steps: int = 25
     guidance: float = 3.0
@@ -78,10 +83,12 @@ class SepME(ConceptEraser):
         told = [prompt for concept in request.concepts for prompt in request.prompts(concept)]
         course = Course(self.sampling_steps, self.guidance)
         bank = TrajectoryBank.of(base, told, self.trajectories, course, seed)
-        spent = self._train(base, request, bank, additions, seed, progress)
+        guards = list(request.guard) if self.retain > 0 else []
+        kept = TrajectoryBank.of(base, guards, 1, course, seed) if guards else None
+        spent = self._train(base, request, bank, kept, additions, seed, progress)
         digest = base.digest
         return [
-            self._made(base, digest, request, place, spaces[place], additions[place], spent[place], bank, seed)
+            self._made(base, digest, request, place, spaces[place], additions[place], spent[place], (bank, kept), seed)
             for place in additions
         ]
 
@@ -110,12 +117,14 @@ class SepME(ConceptEraser):
         base: TextToImage,
         request: ConceptRequest,
         bank: TrajectoryBank,
+        kept: TrajectoryBank | None,
         additions: Mapping[int, Addition],
         seed: int,
         progress: Progress,
     ) -> list[tuple[int, float]]:
         """Train in place; steps and last moving average of each concept."""
         denoiser, embeddings = base.denoiser(bank.prompts), base.embeddings(bank.prompts)
+        guards = None if kept is None else _Guards(kept, base.embeddings(kept.prompts))
         points = [torch.from_numpy(bank.points(request.prompts(concept))) for concept in request.concepts]
         each = len(request.templates)
         owner = torch.arange(len(bank.prompts)) // each
@@ -131,9 +140,12 @@ class SepME(ConceptEraser):
                 reading.ask(additions, embeddings, bank.prompt[rows], owner)
                 answer = denoiser.predict_embedded(bank.x_t[rows], bank.t[rows], embeddings[bank.prompt[rows]])
                 losses = _correlations(answer - bank.empty[rows], bank.given[rows] - bank.empty[rows], len(active))
+                changed = (
+                    guards.changes(denoiser, reading, additions, active, self.batch_size, (seed, step)) if guards else 0
+                )
                 sizes = torch.stack([additions[place].size() for place in active])
                 optimizer.zero_grad()
-                (losses + self.penalty * sizes).sum().backward()
+                (losses + self.penalty * sizes + self.retain * changed).sum().backward()
                 optimizer.step()
                 for place, loss in zip(list(active), losses.detach().tolist(), strict=True):
                     steps[place] += 1
@@ -154,18 +166,19 @@ class SepME(ConceptEraser):
         space: FreeSpace,
         addition: Addition,
         spent: tuple[int, float],
-        bank: TrajectoryBank,
+        banks: tuple[TrajectoryBank, TrajectoryBank | None],
         seed: int,
     ) -> Increment:
         own = request.only(request.concepts[place])
         factors = {f"{name}.weight": (up.detach().cpu(), addition.down.cpu()) for name, up in addition.up.items()}
         steps, average = spent
-        samples = steps * self.batch_size
-        trained = 3.0 * samples
-        made_bank = bank.evaluations / len(request.concepts)
+        bank, guards = banks
+        each = 3.0 if guards is None else 6.0
+        trained = each * steps * self.batch_size
+        made_bank = (bank.evaluations + (0 if guards is None else guards.evaluations)) / len(request.concepts)
         cost = {
             "steps": steps,
-            "forwards_per_step": 3.0,
+            "forwards_per_step": each,
             "bank_forwards": made_bank,
             "bank_forwards_per_sample": bank.cost,
             "forward_equivalents": trained + made_bank,
@@ -184,6 +197,36 @@ class SepME(ConceptEraser):
             "correlation": average,
         }
         return self.made(digest, own, {}, cost=cost, seed=seed, factors=factors, facts=facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Guards:
+    """Points on trajectories of guards, and the embeddings of their prompts."""
+
+    bank: TrajectoryBank
+    embeddings: Tensor
+
+    def changes(
+        self,
+        denoiser: ConditionedDenoiser,
+        reading: Reading,
+        additions: Mapping[int, Addition],
+        concepts: Sequence[int],
+        count: int,
+        draw: tuple[int, int],
+    ) -> Tensor:
+        """Mean squared change of the answers to ``count`` points under each concept's addition [concepts]."""
+        bank, (seed, step), many = self.bank, draw, len(self.bank.prompts)
+        rows = torch.from_numpy(generator(seed, Stream.ERASE, step, 3).integers(0, len(bank.x_t), count))
+        rows = rows.to(bank.x_t.device).repeat(len(concepts))
+        copies = torch.arange(len(concepts), device=rows.device).repeat_interleave(count)
+        owner = torch.tensor(concepts).repeat_interleave(many)
+        embeddings = self.embeddings.repeat(len(concepts), 1, 1)
+        prompt = copies * many + bank.prompt[rows]
+        reading.ask(additions, embeddings, prompt, owner)
+        answer = denoiser.predict_embedded(bank.x_t[rows], bank.t[rows], embeddings[prompt])
+        apart = (answer - bank.given[rows]).square().reshape(len(concepts), -1).mean(1)
+        return apart / (bank.given - bank.empty).square().mean().clamp_min(1e-12)
 
 
 def _tokens(base: TextToImage, prompts: list[str] | tuple[str, ...]) -> Tensor:
