@@ -229,6 +229,8 @@ def test_a_broken_torchvision_is_named_by_every_command_that_needs_a_model(tmp_p
         "verify-proof manifest": ["f", "m"],
         "verify-proof rows": ["r", "k", "m"],
         "verify-proof answer": ["c", "p", "q"],
+        "increments matrix": ["m", "i", "--out", "o"],
+        "increments attack": ["m", "i", "--out", "o"],
         "metrics": ["g", "--data", "d", "--out", "o"],
         "rare": ["m", "--data", "d", "--out", "o"],
         "shadow": ["--data", "d", "--out", "o"],

@@ -29,6 +29,7 @@ from vestige.rare.density.density import Density
 from vestige.rare.objective import DivRareGen, RareSearch
 from vestige.record import Cell, Table
 from vestige.zoo import MODELS, zoo_model
+from vestige.zoo.pipelines import PIPELINES, zoo_pipeline
 
 
 def show_methods() -> None:
@@ -65,4 +66,5 @@ def show_methods() -> None:
     columns = ["job", "method", "claim", "needs", "source"]
     show_table(Table(name="methods", title="Methods", columns=columns, rows=rows))
     models: list[list[Cell]] = [[name, zoo_model(name).card.claim] for name in MODELS]
+    models += [[name, zoo_pipeline(name).card.claim] for name in PIPELINES]
     show_table(Table(name="models", title="Models that ship with vestige", columns=["name", "claim"], rows=models))

@@ -130,6 +130,30 @@ def test_forwards_are_counted(base: TextToImage):
     assert cost["forward_equivalents"] == 3 * 5 * 2 + cost["bank_forwards"]
 
 
+def test_guards_are_trained_to_stay_and_each_concept_still_gets_its_own_increment(base: TextToImage):
+    guard = ("a blue two", "thin two")
+    request = ConceptRequest(("red", "thick"), templates=("{}",), guard=guard)
+    free = dataclasses.replace(METHOD, steps=30, leak=1.0)
+    held = dataclasses.replace(free, retain=30.0)
+    few = dataclasses.replace(held, steps=6)
+    for concept, made in zip(request.concepts, few.erase(base, request), strict=True):
+        (alone,) = few.erase(base, request.only(concept))
+        for name, change in made.delta.items():
+            assert float((alone.delta[name] - change).norm() / change.norm()) < 0.02  # of small differences; Adam magnifies rounding
+
+    def moved(increments: list[Increment]) -> float:
+        apart = latents(applied(base, [(increments[0], 1.0)]), list(guard)) - latents(base, list(guard))
+        return float(apart.square().mean())
+
+    both = held.erase(base, request)
+    assert moved(both) < 0.5 * moved(free.erase(base, request))
+    assert both[0].manifest.settings["correlation"] < 0.9
+    cost = both[0].manifest.cost
+    bank = 2 * held.sampling_steps * (held.trajectories + len(guard) / 2)
+    assert cost["bank_forwards"] == bank
+    assert cost["forward_equivalents"] == 6 * 30 * held.batch_size + bank
+
+
 def test_the_bank_is_one_answer_of_the_model_after_the_other(base: TextToImage):
     from vestige.erase.concept.bank import Course, TrajectoryBank
 
