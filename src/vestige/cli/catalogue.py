@@ -65,6 +65,6 @@ def show_methods() -> None:
         rows.append(["rare (density)", name, density.claim, "real images", density.source])
     columns = ["job", "method", "claim", "needs", "source"]
     show_table(Table(name="methods", title="Methods", columns=columns, rows=rows))
-    models: list[list[Cell]] = [[name, zoo_model(name).card.claim] for name in MODELS]
-    models += [[name, zoo_pipeline(name).card.claim] for name in PIPELINES]
+    shelf = [zoo_model(name) for name in MODELS] + [zoo_pipeline(name) for name in PIPELINES]
+    models: list[list[Cell]] = [[each.card.name, each.card.claim] for each in shelf]
     show_table(Table(name="models", title="Models that ship with vestige", columns=["name", "claim"], rows=models))

@@ -139,9 +139,8 @@ def test_guards_are_trained_to_stay_and_each_concept_still_gets_its_own_incremen
     for concept, made in zip(request.concepts, few.erase(base, request), strict=True):
         (alone,) = few.erase(base, request.only(concept))
         for name, change in made.delta.items():
-            assert (
-                float((alone.delta[name] - change).norm() / change.norm()) < 0.02
-            )  # of small differences; Adam magnifies rounding
+            apart = float((alone.delta[name] - change).norm() / change.norm())
+            assert apart < 0.02  # Adam magnifies the rounding of small differences
 
     def moved(increments: list[Increment]) -> float:
         apart = latents(applied(base, [(increments[0], 1.0)]), list(guard)) - latents(base, list(guard))
