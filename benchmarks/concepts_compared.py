@@ -25,6 +25,7 @@ from vestige.erase.concept.forget_me_not import ForgetMeNot
 from vestige.erase.concept.request import ConceptRequest
 from vestige.erase.concept.sdd import SDD
 from vestige.erase.concept.sepme import SepME
+from vestige.erase.concept.tuning import Weights
 from vestige.erase.concept.uce import UCE
 from vestige.erase.increment import Increment
 from vestige.erase.recover.concept.attack import ConceptAttack, ConceptTarget, Try
@@ -51,13 +52,14 @@ ATTACKED = 10
 
 def erasers() -> dict[str, ConceptEraser]:
     """All erasers of the comparison, with settings for a network of this size."""
-    shared = {"steps": 200, "batch_size": 16, "learning_rate": 1e-4}
+    course = {"steps": 100, "batch_size": 8, "trajectories": 1, "sampling_steps": 12}
+    slow = {**course, "learning_rate": 1e-4}
     return {
-        "sepme": SepME(steps=200, batch_size=16, learning_rate=1e-2, rank=16, leak=1e-3),
-        "esd": ESD(**shared),
-        "sdd": SDD(**shared, decay=0.98, refresh=50),
-        "abconcept": ConceptAblation(**shared),
-        "fmn": ForgetMeNot(steps=35, batch_size=16, learning_rate=2e-5),
+        "sepme": SepME(**course, learning_rate=1e-2, rank=64, leak=3e-3, threshold=-0.3, retain=10.0),
+        "esd": ESD(**slow, weights=Weights.KEYS_AND_VALUES),
+        "sdd": SDD(**slow, weights=Weights.KEYS_AND_VALUES, decay=0.98, refresh=50),
+        "abconcept": ConceptAblation(**slow, weights=Weights.KEYS_AND_VALUES),
+        "fmn": ForgetMeNot(**{**course, "steps": 35, "learning_rate": 2e-5}),
         "uce": UCE(),
     }
 
