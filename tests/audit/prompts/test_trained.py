@@ -79,6 +79,6 @@ def test_detectors_tell_planted_captions_apart(pipelines, tmp_path):
             *(f"{v:.3f}" for v in (found[name].value, found[name].low, found[name].high)),
         )
         assert shuffled_control(*sides, seed=1, confidence=0.999).covers(0.5), name
-    # Planted pictures are half of the data, so that guidance vanishes after the first steps, and its mean tells nothing.
+    # Planted pictures are half of the data: guidance vanishes after the first steps, and its mean tells nothing.
     for name in ("FirstGuidanceNorm", "OneStepConfidence", "OneStepEdges", "PromptSharpness", "Anisotropy"):
         assert found[name].low > 0.5, (name, found[name])
