@@ -13,7 +13,7 @@ from vestige.data.images import ImageSet
 from vestige.erase.applied import applied
 from vestige.erase.data.fine_tune import FineTune
 from vestige.erase.data.gradient_ascent import GradientAscent, bounded_losses
-from vestige.erase.data.retrain import Retrain, reinitialise, target_of
+from vestige.erase.data.retrain import Retrain, reinitialise
 from vestige.erase.driver import draw_batch, noise_loss
 from vestige.erase.eraser import Eraser
 from vestige.erase.request import Request
@@ -122,7 +122,7 @@ def test_the_training_target_is_what_the_table_of_predictions_inverts(prediction
     alpha, sigma = angle.cos(), angle.sin()
     if prediction is Prediction.FLOW:
         alpha, sigma = 1 - angle / 2, angle / 2
-    x_t, target = alpha * clean + sigma * noise, target_of(prediction, clean, noise, alpha, sigma)
+    x_t, target = alpha * clean + sigma * noise, prediction.target(clean, noise, alpha, sigma)
     torch.testing.assert_close(prediction.mean(target, x_t, alpha, sigma), clean)
     torch.testing.assert_close(prediction.noise(target, x_t, alpha, sigma), noise)
 

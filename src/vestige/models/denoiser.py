@@ -72,6 +72,20 @@ class Prediction(Enum):
             case Prediction.SCORE:
                 return -sigma * p
 
+    def target(self, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What a network should answer at ``alpha clean + sigma noise``; :meth:`mean` and :meth:`noise` invert it."""
+        match self:
+            case Prediction.NOISE:
+                return noise
+            case Prediction.CLEAN:
+                return clean
+            case Prediction.VELOCITY:
+                return alpha * noise - sigma * clean
+            case Prediction.FLOW:
+                return noise - clean
+            case Prediction.SCORE:
+                return -noise / sigma
+
 
 class Denoiser(ABC):
     """A diffusion model at one noise level.

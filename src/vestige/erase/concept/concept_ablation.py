@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vestige.erase.concept.request import ConceptRequest
 from vestige.erase.concept.tuning import Lesson, Points, Tuning, Weights
-from vestige.models.denoiser import Prediction
 
 
 class Objective(Enum):
@@ -68,7 +67,7 @@ class ConceptAblation(Tuning):
             return (lesson.student.predict_embedded(points.x_t, points.t, told) - target).square().mean()
         t, noise = lesson.noise(step, len(points.x_t))
         x_t = lesson.student.noised(points.end, noise, t)
-        target = _target(lesson.student.prediction, points.end, noise, *lesson.student.levels(t))
+        target = lesson.student.prediction.target(points.end, noise, *lesson.student.levels(t))
         own, anchor = (lesson.student.predict_embedded(x_t, t, each) for each in (told, points.embedding))
         return (own - target).square().mean() + self.prior * (anchor - target).square().mean()
 
@@ -77,18 +76,3 @@ def _concept_embeddings(lesson: Lesson, step: int, count: int) -> Tensor:
     """Embeddings of the concept's prompts in turn, a new one each sample."""
     rows = lesson.base.embeddings(lesson.request.prompts(lesson.concept))
     return rows[(torch.arange(count) + step * count) % len(rows)]
-
-
-def _target(prediction: Prediction, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What a perfect network would answer."""
-    match prediction:
-        case Prediction.NOISE:
-            return noise
-        case Prediction.CLEAN:
-            return clean
-        case Prediction.VELOCITY:
-            return alpha * noise - sigma * clean
-        case Prediction.FLOW:
-            return noise - clean
-        case Prediction.SCORE:
-            return -noise / sigma

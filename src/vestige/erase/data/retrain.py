@@ -94,23 +94,8 @@ class Retrain(Eraser):
                 dropped = torch.from_numpy(rng.random(len(rows)) < self.condition_drop).to(base.device)
                 labels = torch.where(dropped, base.null_condition, labels)
         alpha, sigma = base.levels(t)
-        target = target_of(base.prediction, clean, noise, alpha, sigma)
+        target = base.prediction.target(clean, noise, alpha, sigma)
         return Batch(alpha * clean + sigma * noise, noise, t, labels, target=target)
-
-
-def target_of(prediction: Prediction, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What a network of that kind should answer at ``alpha clean + sigma noise`` (table in ``models.denoiser``)."""
-    match prediction:
-        case Prediction.NOISE:
-            return noise
-        case Prediction.CLEAN:
-            return clean
-        case Prediction.VELOCITY:
-            return alpha * noise - sigma * clean
-        case Prediction.FLOW:
-            return noise - clean
-        case Prediction.SCORE:
-            return -noise / sigma
 
 
 def _weight(denoiser: Denoiser, t: Tensor) -> Tensor:
