@@ -6,10 +6,13 @@ that of numpy, torch or huggingface_hub; commands that tests start inherit the v
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 
+import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
@@ -36,3 +39,16 @@ _EVERYWHERE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
 settings.register_profile("default", _EVERYWHERE, max_examples=25, derandomize=True)
 settings.register_profile("thorough", _EVERYWHERE, max_examples=500, derandomize=False, print_blob=True)
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def small_pipelines() -> ModuleType:
+    """Builders of small untrained pipelines; tests are no packages, so they are loaded by path."""
+    pytest.importorskip("transformers")
+    path = Path(__file__).parent / "models" / "adapters" / "small_pipelines.py"
+    spec = importlib.util.spec_from_file_location("small_pipelines", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

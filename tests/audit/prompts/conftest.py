@@ -30,20 +30,8 @@ def by_heart() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def pipelines() -> Any:
-    """The untrained pipelines of the adapters' tests."""
-    path = Path(__file__).parents[2] / "models" / "adapters" / "small_pipelines.py"
-    spec = importlib.util.spec_from_file_location("prompts_small_pipelines", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def model(pipelines: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def model(small_pipelines: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A small untrained model in the layout of Stable Diffusion 1.x."""
     from vestige.models.adapters.text_to_image import TextToImage
 
-    return TextToImage(pipelines.stable_diffusion(tmp_path_factory.mktemp("words")))
+    return TextToImage(small_pipelines.stable_diffusion(tmp_path_factory.mktemp("words")))

@@ -86,8 +86,8 @@ def test_prompts_bring_out_the_pictures_that_they_draw(model, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["sdxl", "sd3"])
-def test_other_layouts_are_asked_what_they_can_answer(layout, pipelines, tmp_path):
-    other = TextToImage(pipelines.LAYOUTS[layout](tmp_path))
+def test_other_layouts_are_asked_what_they_can_answer(layout, small_pipelines, tmp_path):
+    other = TextToImage(small_pipelines.LAYOUTS[layout](tmp_path))
     cheap = [FirstGuidanceNorm(draws=1), MeanGuidanceNorm(draws=1, steps=2), AttentionEntropy(draws=1)]
     texts = PromptSet(("a red one", "seven"))
     run = audit_prompts(other, texts, out=tmp_path / "run", detectors=cheap, drawing=DRAWING, mitigate=1)

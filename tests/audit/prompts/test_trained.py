@@ -28,15 +28,15 @@ def captions():
     return PromptSet(tuple(found), np.arange(2 * EACH) < EACH)
 
 
-def trained(pipelines, folder):
+def trained(small_pipelines, folder):
     """Latents of a caption's digit vary around a mean; a planted caption has one of them for good."""
     torch.manual_seed(0)
     settings = {"in_channels": 4, "out_channels": 4, "layers_per_block": 1, "norm_num_groups": 8, "sample_size": 4}
     blocks = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
-    heads = {"cross_attention_dim": pipelines.WIDTH, "attention_head_dim": 4, "block_out_channels": (32, 64)}
+    heads = {"cross_attention_dim": small_pipelines.WIDTH, "attention_head_dim": 4, "block_out_channels": (32, 64)}
     unet = UNet2DConditionModel(**settings, **blocks, **heads)
     words = new_tokenizer(folder)  # every word of the captions is a token
-    pipeline = assembled(pipelines.vae(), unet, pipelines.clip(words, pipelines.WIDTH), words)
+    pipeline = assembled(small_pipelines.vae(), unet, small_pipelines.clip(words, small_pipelines.WIDTH), words)
     texts = captions().texts
     ids = pipeline.tokenizer([*texts, ""], padding="max_length", max_length=16, return_tensors="pt").input_ids
     means, fixed = 0.5 * torch.randn(2 * EACH, 4, 4, 4), torch.randn(EACH, 4, 4, 4)
@@ -64,8 +64,8 @@ def trained(pipelines, folder):
 
 
 @pytest.mark.slow
-def test_detectors_tell_planted_captions_apart(pipelines, tmp_path):
-    model, prompts = trained(pipelines, tmp_path), captions()
+def test_detectors_tell_planted_captions_apart(small_pipelines, tmp_path):
+    model, prompts = trained(small_pipelines, tmp_path), captions()
     found = {}
     for name, kind in methods(room, PromptDetector).items():
         detector = kind()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,24 +24,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def small() -> ModuleType:
-    """The builders of small pipelines; tests are no packages, so they are loaded by path."""
-    pytest.importorskip("transformers")
-    path = Path(__file__).parents[2] / "models" / "adapters" / "small_pipelines.py"
-    spec = importlib.util.spec_from_file_location("small_pipelines", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def base_folder(small: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_folder(small_pipelines: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a pipeline whose prompts matter: attention weighs more than in an untrained network."""
     folder = tmp_path_factory.mktemp("pipeline")
-    words = small.tokenizer(folder / "words")
-    pipeline = small.stable_diffusion(folder, text_encoder=small.clip(words, WIDTH), unet=small.unet(WIDTH))
+    words = small_pipelines.tokenizer(folder / "words")
+    pipeline = small_pipelines.stable_diffusion(
+        folder, text_encoder=small_pipelines.clip(words, WIDTH), unet=small_pipelines.unet(WIDTH)
+    )
     with torch.no_grad():
         for name, weight in pipeline.unet.named_parameters():
             if "attn2" in name and weight.dim() == 2:

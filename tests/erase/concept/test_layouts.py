@@ -20,8 +20,10 @@ ESD_X = ESD(steps=2, batch_size=1, trajectories=1, sampling_steps=2, learning_ra
 
 @pytest.mark.parametrize("layout", ["sdxl", "sd3"])
 @pytest.mark.parametrize("method", [SEPME, UCE(), ESD_X])
-def test_concepts_leave_other_layouts_too(layout: str, method: ConceptEraser, small: ModuleType, tmp_path: Path):
-    pipeline = small.LAYOUTS[layout](tmp_path)
+def test_concepts_leave_other_layouts_too(
+    layout: str, method: ConceptEraser, small_pipelines: ModuleType, tmp_path: Path
+):
+    pipeline = small_pipelines.LAYOUTS[layout](tmp_path)
     pipeline.save_pretrained(tmp_path / "base")
     base = load_text_to_image(tmp_path / "base")
     (increment,) = method.erase(base, ConceptRequest(("red",), ("{}",), keep=("thin",), anchors=("blue",)))

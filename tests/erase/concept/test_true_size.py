@@ -19,10 +19,10 @@ from vestige.zoo.t2i_parts import new_scheduler
 METHOD = SepME(steps=2, batch_size=1, rank=4, trajectories=1, sampling_steps=2, learning_rate=0.01, threshold=-9.0)
 
 
-def true_size(small: Any, folder: Path) -> StableDiffusionPipeline:
+def true_size(small_pipelines: Any, folder: Path) -> StableDiffusionPipeline:
     import transformers
 
-    words = small.tokenizer(folder / "words")
+    words = small_pipelines.tokenizer(folder / "words")
     words.model_max_length = 77
     torch.manual_seed(0)
     text = transformers.CLIPTextModel(
@@ -63,8 +63,8 @@ def true_size(small: Any, folder: Path) -> StableDiffusionPipeline:
 
 
 @pytest.mark.slow
-def test_a_users_folder_is_erased_saved_opened_by_diffusers_and_restored(small: Any, tmp_path: Path):
-    pipeline = true_size(small, tmp_path)
+def test_a_users_folder_is_erased_saved_opened_by_diffusers_and_restored(small_pipelines: Any, tmp_path: Path):
+    pipeline = true_size(small_pipelines, tmp_path)
     assert sum(p.numel() for p in pipeline.unet.parameters()) == 859_520_964
     pipeline.save_pretrained(tmp_path / "base")
     del pipeline

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,18 +15,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def small_pipelines() -> Any:
-    """The untrained pipelines of the adapters' tests; tests are no packages, so they are loaded by path."""
-    path = Path(__file__).parents[3] / "models" / "adapters" / "small_pipelines.py"
-    spec = importlib.util.spec_from_file_location("recover_small_pipelines", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
