@@ -119,7 +119,7 @@ def concept_matrix(
     found, strips, evaluations = _drawn(base, rows, columns, draws, how, judge, seed, desk.progress)
     record = Record(
         command="increments matrix",
-        title=f"What {len(loaded)} increments do to {len(rows)} prompts",
+        title=f"What the increments do to prompts: {len(loaded)} x {len(rows)}",
         created=now(),
         subject={"name": str(model), "digest": base.digest, "kind": "text-to-image"},
         access="weights",
