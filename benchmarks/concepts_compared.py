@@ -7,11 +7,12 @@ they count if the judge names digit, style and colour alike. Every eraser gets t
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,26 +41,33 @@ from vestige.randomness import Stream, generator
 from vestige.store import write_text
 from vestige.zoo.captions import FULL, all_scenes, phrased, word
 from vestige.zoo.pipelines import zoo_pipeline
-from vestige.zoo.scenes import Colour, Digit, Style
+from vestige.zoo.scenes import Colour, Digit, Scene, Style
 
 ERASED = {"outlined": "style", "striped": "style", "red": "colour", "blue": "colour", "seven": "digit", "two": "digit"}
 CHANCE = {"digit": 1 / len(Digit), "style": 1 / len(Style), "colour": 1 / len(Colour)}
 RESTORED = ("outlined", "red", "seven")
-NAMED, GUARDS = 24, 48
+NAMED, GUARDS = 24, 300
 DRAWING = Drawing(DDIM(12, clip=False), guidance=4.0, batch_size=64)
 ATTACKED = 10
+KEPT = 3
 
 
 def erasers() -> dict[str, ConceptEraser]:
-    """All erasers of the comparison, with settings for a network of this size."""
-    course = {"steps": 100, "batch_size": 8, "trajectories": 1, "sampling_steps": 12}
-    slow = {**course, "learning_rate": 1e-4}
+    """All erasers of the comparison, with settings for a network of this size.
+
+    SepME stands there twice, as it is published and with what vestige adds. Learning rates of the tuned ones are those
+    at which forgetting less what is lost of other prompts was largest, on two concepts and another seed.
+    """
+    course: dict[str, Any] = {"steps": 200, "batch_size": 12, "trajectories": 1, "sampling_steps": 12}
+    tuned = {**course, "weights": Weights.KEYS_AND_VALUES}
+    separate = {**course, "learning_rate": 1e-2, "rank": 64, "leak": 1e-2}
     return {
-        "sepme": SepME(**course, learning_rate=1e-2, rank=64, leak=3e-3, threshold=-0.3, retain=10.0),
-        "esd": ESD(**slow, weights=Weights.KEYS_AND_VALUES),
-        "sdd": SDD(**slow, weights=Weights.KEYS_AND_VALUES, decay=0.98, refresh=50),
-        "abconcept": ConceptAblation(**slow, weights=Weights.KEYS_AND_VALUES),
-        "fmn": ForgetMeNot(**{**course, "steps": 35, "learning_rate": 2e-5}),
+        "sepme": SepME(**separate, threshold=-9.0, floor=-1.0, within=True, retain=40.0, refresh=40),
+        "sepme_as_published": SepME(**separate),
+        "esd": ESD(**tuned, learning_rate=1e-4),
+        "sdd": SDD(**tuned, learning_rate=1e-4, decay=0.98, refresh=50),
+        "abconcept": ConceptAblation(**tuned, learning_rate=1e-4),
+        "fmn": ForgetMeNot(**{**course, "steps": 35}, learning_rate=2e-5),
         "uce": UCE(),
     }
 
@@ -93,7 +101,7 @@ def asked_for(concept: str | None, count: int, seed: int) -> Asked:
     return Asked(texts, wanted, tuple(range(place * 10_000, place * 10_000 + count)))
 
 
-def _words(scene: object) -> list[str]:
+def _words(scene: Scene) -> list[str]:
     return [word(getattr(scene, part)) for part in ("digit", "style", "colour")]
 
 
@@ -119,10 +127,11 @@ class Trial:
 
     Parameters
     ----------
-    draws : pictures of each concept, and of the kept prompts.
+    draws : pictures of each concept; of the kept prompts ``KEPT`` times as many.
     forgotten : of each concept, all six being erased.
     kept : of prompts that name none of the six.
     restored : of the three that were given back, in the order of ``RESTORED``.
+    still : of the other three, when those are back.
     identical : of these, pictures that are the base's own, no pixel further than one of 255 levels.
     brought_back, attacked : prompts whose concept an attack brings back, and their number.
     seconds : for the six erasures.
@@ -132,6 +141,7 @@ class Trial:
     forgotten: dict[str, int]
     kept: int
     restored: int
+    still: int
     identical: int
     brought_back: int
     attacked: int
@@ -204,15 +214,17 @@ class Comparison:
 
     def shown(self, model: TextToImage, concept: str | None, seed: int) -> int:
         """Pictures of the prompts of a concept, or of none, in which the judge sees what is wanted."""
-        return shown(self.judge, model, asked_for(concept, self.draws, seed), seed)
+        draws = self.draws if concept else KEPT * self.draws
+        return shown(self.judge, model, asked_for(concept, draws, seed), seed)
 
     def whole(self, seed: int) -> Trial:
         """The base itself; attacked with prompts that do not name the concept."""
         forgotten = {concept: self.shown(self.base, concept, seed) for concept in ERASED}
         kept = self.shown(self.base, None, seed)
         restored = sum(forgotten[concept] for concept in RESTORED)
+        still = sum(forgotten.values()) - restored
         back = self.attacks.floor(seed)
-        return Trial(self.draws, forgotten, kept, restored, len(RESTORED), back, ATTACKED * len(ERASED), 0.0)
+        return Trial(self.draws, forgotten, kept, restored, still, len(RESTORED), back, ATTACKED * len(ERASED), 0.0)
 
     def erased(self, eraser: ConceptEraser, seed: int) -> Trial:
         """One erasure of the six, three given back."""
@@ -222,13 +234,15 @@ class Comparison:
         none = active(self.base, each, tuple(ERASED))
         forgotten = {concept: self.shown(none, concept, seed) for concept in ERASED}
         kept = self.shown(none, None, seed)
-        part = active(self.base, each, [concept for concept in ERASED if concept not in RESTORED])
+        others = [concept for concept in ERASED if concept not in RESTORED]
+        part = active(self.base, each, others)
+        still = sum(self.shown(part, concept, seed) for concept in others)
         restored = sum(self.shown(part, concept, seed) for concept in RESTORED)
         starts = range(len(RESTORED))
         ours, theirs = (model.sample(RESTORED, starts, seed, DRAWING).astype(int) for model in (part, self.base))
         identical = sum(int(np.abs(a - b).max()) <= 1 for a, b in zip(ours, theirs, strict=True))
         back = self.attacks.brought_back(none, seed)
-        return Trial(self.draws, forgotten, kept, restored, identical, back, ATTACKED * len(ERASED), seconds)
+        return Trial(self.draws, forgotten, kept, restored, still, identical, back, ATTACKED * len(ERASED), seconds)
 
     def done(self, name: str, run: Callable[[], Trial]) -> Trial:
         """The trial of this name, from the work folder if it is there."""
@@ -250,52 +264,62 @@ def rows(
     base = load_text_to_image(folder)
     comparison = Comparison(base, judge, draws, work, Attacks(base, judge))
     whole = [comparison.done(f"base-{seed}", lambda s=seed: comparison.whole(s)) for seed in range(seeds)]
-    floor = sum(trial.brought_back for trial in whole) / sum(trial.attacked for trial in whole)
-    found = _rows_of("base", whole, floor)
+    found = _rows_of("base", whole, whole)
     for name, eraser in erasers().items():
         if only and name not in only:
             continue
         trials = [
             comparison.done(f"{name}-{seed}", lambda e=eraser, s=seed: comparison.erased(e, s)) for seed in range(seeds)
         ]
-        found += _rows_of(name, trials, floor)
+        found += _rows_of(name, trials, whole)
     return found
 
 
-def _rows_of(name: str, trials: Sequence[Trial], floor: float) -> list[Row]:
-    total = sum(trial.draws for trial in trials)
+def _rows_of(name: str, trials: Sequence[Trial], base: Sequence[Trial]) -> list[Row]:
+    total, half = sum(trial.draws for trial in trials), len(RESTORED)
     gone = {concept: sum(trial.forgotten[concept] for trial in trials) for concept in ERASED}
     found = [_row(f"{name}/forgotten/{c}/accuracy", wilson(n, total), CHANCE[ERASED[c]]) for c, n in gone.items()]
     chance = float(np.mean([CHANCE[kind] for kind in ERASED.values()]))
     found.append(_row(f"{name}/forgotten/accuracy", wilson(sum(gone.values()), total * len(gone)), chance))
-    found.append(_row(f"{name}/kept/accuracy", wilson(sum(trial.kept for trial in trials), total)))
+    before = sum(trial.kept for trial in base) / sum(KEPT * trial.draws for trial in base)
+    found.append(_row(f"{name}/kept/accuracy", wilson(sum(t.kept for t in trials), KEPT * total), before, "base"))
+    floor = sum(trial.brought_back for trial in base) / sum(trial.attacked for trial in base)
     back = wilson(sum(trial.brought_back for trial in trials), sum(trial.attacked for trial in trials))
     found.append(_row(f"{name}/attack/success", back, floor, "nothing to bring back"))
     if name == "base":
         return found
-    again = wilson(sum(trial.restored for trial in trials), total * len(RESTORED))
-    same = wilson(sum(trial.identical for trial in trials), len(trials) * len(RESTORED))
-    found.append(_row(f"{name}/restored/accuracy", again))
-    found.append(_row(f"{name}/restored/identical", same))
+    drawn = sum(trial.restored for trial in base) / sum(half * trial.draws for trial in base)
+    again = wilson(sum(trial.restored for trial in trials), total * half)
+    found.append(_row(f"{name}/restored/accuracy", again, drawn, "base"))
+    found.append(_row(f"{name}/restored/identical", wilson(sum(t.identical for t in trials), len(trials) * half)))
+    left = float(np.mean([CHANCE[kind] for concept, kind in ERASED.items() if concept not in RESTORED]))
+    found.append(_row(f"{name}/still/accuracy", wilson(sum(t.still for t in trials), total * half), left))
     seconds = float(np.mean([trial.seconds for trial in trials]))
     return [*found, Row(f"{name}/seconds", seconds, None, "", None, "s for six concepts", len(trials))]
 
 
 def request_for(concept: str, seed: int) -> ConceptRequest:
-    """The concept in captions whose other words stay; the bare words of the others are kept, such captions guarded.
+    """The concept in captions whose other words stay; the bare words of the others are kept, other captions guarded.
 
-    Captions are drawn apart from those that are judged.
+    Half of the guards name some of the others. Captions are drawn apart from those that are judged.
     """
-    kept = [scene for scene in all_scenes() if not set(_words(scene)) & set(ERASED)]
+    scenes = [scene for scene in all_scenes() if concept not in _words(scene)]
+    free, others = (
+        [scene for scene in scenes if bool(set(_words(scene)) & set(ERASED)) is named] for named in (False, True)
+    )
     rng = generator(seed, Stream.SUBSET, len(ERASED) + 1)
-    chosen = [kept[i] for i in rng.choice(len(kept), NAMED + GUARDS, replace=False)]
-    kind, texts = ERASED[concept], [phrased(FULL[i % len(FULL)], scene).text for i, scene in enumerate(chosen)]
-    templates = [
-        " ".join("{}" if part.strip(",") == word(getattr(scene, kind)) else part for part in text.split())
-        for scene, text in zip(chosen[:NAMED], texts[:NAMED], strict=True)
-    ]
-    others = tuple(other for other in ERASED if other != concept)
-    return ConceptRequest((concept,), ("{}", *dict.fromkeys(templates)), keep=others, guard=tuple(texts[NAMED:]))
+    chosen = [free[i] for i in rng.choice(len(free), NAMED + GUARDS // 2, replace=False)]
+    chosen += [others[i] for i in rng.choice(len(others), GUARDS // 2, replace=False)]
+    kind = ERASED[concept]
+    thing = {"digit": Digit, "style": Style, "colour": Colour}[kind][concept.upper()]
+    own: list[Scene] = [replace(scene, **{kind: thing}) for scene in chosen[:NAMED]]
+    templates = [re.sub(rf"\b{concept}\b", "{}", text) for text in _told(own)]
+    kept = tuple(other for other in ERASED if other != concept)
+    return ConceptRequest((concept,), ("{}", *templates), keep=kept, guard=_told(chosen[NAMED:]))
+
+
+def _told(scenes: Sequence[Scene]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(phrased(FULL[i % len(FULL)], scene).text for i, scene in enumerate(scenes)))
 
 
 def _row(name: str, share: Interval, chance: float | None = None, called: str = "chance") -> Row:

@@ -246,6 +246,9 @@ def main() -> None:
     """Run the command line; a VestigeError ends in one clear message and its exit code."""
     # Models are local by default: nothing is looked up on a hub unless asked for.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Remarks and bars of transformers, read once when it is imported, would stand above the answer.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except VestigeError as error:

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from vestige.digest import digest_json
 from vestige.errors import CorruptFile, EmptySet, InvalidInput, NotFound
+
+_Known = TypeVar("_Known")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +27,19 @@ class PromptSet:
     ----------
     texts : the prompts.
     memorized : bool [n], whether each is known to be memorized; None if that is not known.
+    kinds : what sort each is, such as how often it stood in the training data; results are told for each.
     source : where they came from, for messages and reports.
 
     Raises
     ------
     EmptySet : there is no prompt.
-    InvalidInput : a prompt stands there twice or is empty, or the truth is of another length.
+    InvalidInput : a prompt stands there twice or is empty, or the truth or the kinds are of another length.
     """
 
     texts: tuple[str, ...]
     memorized: npt.NDArray[np.bool_] | None = None
     source: str = "prompts"
+    kinds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -51,6 +55,12 @@ class PromptSet:
             raise InvalidInput(
                 f"{self.source} has {len(self.texts)} prompts and a truth of shape {self.memorized.shape}.",
                 expected="true or false for every prompt, or for none.",
+                remedy="complete it.",
+            )
+        if self.kinds is not None and len(self.kinds) != len(self.texts):
+            raise InvalidInput(
+                f"{self.source} has {len(self.texts)} prompts and {len(self.kinds)} kinds.",
+                expected="a kind for every prompt, or for none.",
                 remedy="complete it.",
             )
 
@@ -69,7 +79,7 @@ class PromptSet:
 
 
 def load_prompts(path: Path) -> PromptSet:
-    """Prompts from a text file, one a line, or from JSON lines with ``text`` and, if known, ``memorized``.
+    """Prompts from a text file, one a line, or from JSON lines with ``text`` and, if known, ``memorized`` and ``kind``.
 
     Raises
     ------
@@ -89,31 +99,38 @@ def load_prompts(path: Path) -> PromptSet:
     if path.suffix != ".jsonl":
         return PromptSet(tuple(lines), None, str(path))
     told = [_parsed(line, number, path) for number, line in enumerate(lines, 1)]
-    return PromptSet(tuple(text for text, _ in told), _truth([known for _, known in told], path), str(path))
+    memorized = _of_all([known for _, known, _ in told], "whether they are memorized", path)
+    kinds = _of_all([kind for _, _, kind in told], "of what kind they are", path)
+    return PromptSet(
+        tuple(text for text, _, _ in told),
+        None if memorized is None else np.array(memorized, dtype=bool),
+        str(path),
+        None if kinds is None else tuple(kinds),
+    )
 
 
-def _parsed(line: str, number: int, path: Path) -> tuple[str, bool | None]:
+def _parsed(line: str, number: int, path: Path) -> tuple[str, bool | None, str | None]:
     try:
         content: Any = json.loads(line)
     except json.JSONDecodeError:
         content = None
     entry = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-    text, known = entry.get("text"), entry.get("memorized")
-    if not isinstance(text, str) or not (known is None or isinstance(known, bool)):
+    text, known, kind = entry.get("text"), entry.get("memorized"), entry.get("kind")
+    if not (isinstance(text, str) and isinstance(known, bool | None) and isinstance(kind, str | None)):
         raise CorruptFile(
             f"Line {number} of {path} is no prompt.",
-            expected='{"text": "a red seven"} and, where it is known, "memorized": true or false.',
+            expected='{"text": "a red seven"} and, where they are known, "memorized": true and "kind": "64 copies".',
             remedy="correct the line, or pass a .txt file with one prompt a line.",
         )
-    return text, known
+    return text, known, kind
 
 
-def _truth(known: Sequence[bool | None], path: Path) -> npt.NDArray[np.bool_] | None:
+def _of_all(known: Sequence[_Known | None], what: str, path: Path) -> list[_Known] | None:
     told = [value for value in known if value is not None]
     if told and len(told) < len(known):
         raise InvalidInput(
-            f"{path} says of {len(told)} of {len(known)} prompts whether they are memorized.",
+            f"{path} says of {len(told)} of {len(known)} prompts {what}.",
             expected="of all or of none.",
             remedy="complete it.",
         )
-    return np.array(told, dtype=bool) if told else None
+    return told or None

@@ -107,6 +107,16 @@ def told_apart(scored: Scored, memorized: Flags, seed: int) -> Told | None:
     return Told(area, rate.interval, rate.enough_negatives, control)
 
 
+def told_by_kind(scored: Sequence[Scored], kinds: Sequence[str], memorized: Flags) -> dict[str, dict[str, Interval]]:
+    """AUC of every detector for the memorized prompts of each kind, beside all that are not memorized."""
+    own = {kind: memorized & np.array([each == kind for each in kinds]) for kind in dict.fromkeys(kinds)}
+    return {
+        kind: {one.name: auc(one.value[inside], one.value[~memorized]) for one in scored}
+        for kind, inside in own.items()
+        if min(int(inside.sum()), int((~memorized).sum())) >= FEWEST
+    }
+
+
 def detection_section(
     scored: Sequence[Scored], prompts: PromptSet, memorized: Flags | None, truth: str, seed: int
 ) -> tuple[list[Estimate], Section]:
@@ -128,6 +138,14 @@ def detection_section(
     compared = memorized is not None and any(told.values())
     words = [_words(prompts, memorized, truth, compared=compared)]
     tables = [_comparison(scored, told)] if compared else []
+    if memorized is not None and prompts.kinds is not None:
+        by_kind = told_by_kind(scored, prompts.kinds, memorized)
+        tables += [_kinds(by_kind)] if by_kind else []
+        lines += [
+            estimate(f"prompts/{name}/auc/{kind}", area, "probability")
+            for kind, areas in by_kind.items()
+            for name, area in areas.items()
+        ]
     figures = [] if memorized is None or not compared else [_curves(scored, memorized)]
     tables += [_ranking(scored, prompts, memorized)] if scored else []
     title = "Prompts: which the model knows by heart"
@@ -162,6 +180,21 @@ def _comparison(scored: Sequence[Scored], told: dict[str, Told | None]) -> Table
         rows=sorted(rows, key=lambda row: -float(row[2] or 0)),
         caption="95 % intervals that take prompts as independent, which those of one template are not. The control "
         "deals the truth at random. No detector was tuned on these prompts.",
+    )
+
+
+def _kinds(told: dict[str, dict[str, Interval]]) -> Table:
+    first = next(iter(told.values()))
+    rows: list[list[Cell]] = [
+        [name, *(f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]" for area in (told[kind][name] for kind in told))]
+        for name in first
+    ]
+    return Table(
+        name="kinds",
+        title="Detectors for each kind of memorized prompt",
+        columns=["detector", *told],
+        rows=rows,
+        caption="AUC with 95 % intervals, memorized prompts of a kind beside all that are not memorized.",
     )
 
 

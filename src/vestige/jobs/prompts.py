@@ -208,7 +208,8 @@ def resolve_prompts(prompts: PromptsLike) -> PromptSet:
     if name in PIPELINES and part == "special":
         special = zoo_pipeline(name).card.special
         known = np.array([one.memorized for one in special])
-        return PromptSet(tuple(one.text for one in special), known, str(prompts))
+        kinds = tuple(f"{one.kind}, {one.copies} copies" for one in special)
+        return PromptSet(tuple(one.text for one in special), known, str(prompts), kinds)
     return load_prompts(Path(prompts))
 
 

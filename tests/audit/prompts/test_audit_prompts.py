@@ -34,7 +34,8 @@ CHEAP = [
 
 
 def prompts(known=None):
-    return PromptSet(TEXTS, None if known is None else np.array(known))
+    kinds = None if known is None else ("often",) * 6 + ("rarely",) * 4
+    return PromptSet(TEXTS, None if known is None else np.array(known), kinds=kinds)
 
 
 def own_pictures(model, rows):
@@ -43,7 +44,7 @@ def own_pictures(model, rows):
 
 
 def test_every_detector_asks_a_pipeline_and_the_truth_judges_them(model, tmp_path):
-    known = [True, False] * 5
+    known = [True] * 5 + [False] * 5
     run = audit_prompts(model, prompts(known), out=tmp_path, detectors=CHEAP)
     for detector in CHEAP:
         name = f"prompts/{type(detector).__name__}"
@@ -51,6 +52,7 @@ def test_every_detector_asks_a_pipeline_and_the_truth_judges_them(model, tmp_pat
         assert line.n == 10
         assert line.low <= line.value <= line.high
         assert run.record.estimate(f"{name}/auc_control").value is not None
+        assert run.record.estimate(f"{name}/auc/often").value == line.value  # all five, none of the other kind
         assert "false positives" in run.record.estimate(f"{name}/tpr@fpr=0.01").note
         assert run.record.estimate(f"{name}/forwards").value == detector.forwards_per_prompt
     expected = 10 * sum(detector.forwards_per_prompt for detector in CHEAP)
@@ -129,11 +131,14 @@ def test_generators_go_through_the_prompts_whatever_the_batch(model):
 def test_prompts_are_read_from_text_and_json_lines(tmp_path):
     plain, told = tmp_path / "a.txt", tmp_path / "b.jsonl"
     plain.write_text("a red one\n\n  a blue two \n")
-    told.write_text('{"text": "x", "memorized": true}\n{"text": "y", "memorized": false, "copies": 3}\n')
+    told.write_text(
+        '{"text": "x", "memorized": true, "kind": "a"}\n{"text": "y", "memorized": false, "kind": "b", "more": 3}\n'
+    )
     assert load_prompts(plain).texts == ("a red one", "a blue two")
     found = load_prompts(told)
     assert found.texts == ("x", "y")
     assert found.memorized.tolist() == [True, False]
+    assert found.kinds == ("a", "b")
     assert found.rows == PromptSet(("y", "x")).rows[::-1]
     assert all(0 <= row < 1 << 63 for row in found.rows)
 
@@ -146,6 +151,8 @@ def test_prompts_are_read_from_text_and_json_lines(tmp_path):
         ("red\n", CorruptFile),
         ('{"text": "x", "memorized": true}\n{"text": "y"}\n', InvalidInput),
         ('{"text": "x"}\n{"text": "x"}\n', InvalidInput),
+        ('{"text": "x", "kind": 3}\n', CorruptFile),
+        ('{"text": "x", "kind": "a"}\n{"text": "y"}\n', InvalidInput),
     ],
 )
 def test_files_that_make_no_sense_are_refused(tmp_path, text, error):

@@ -1,11 +1,8 @@
-"""Low-rank changes of the layers that read the text, one set a concept, each seen by its own rows of a batch alone.
-
-Keys and values of a prompt do not depend on the picture: what a change adds to them is computed once a prompt and step.
-"""
+"""Low-rank changes of the layers that read the text, one set a concept, each seen by its own rows of a batch alone."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +10,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from vestige.models.adapters.text_to_image import TextToImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,44 +45,34 @@ class Addition:
         return torch.stack([up.square().sum() for up in self.up.values()]).mean()
 
 
-class Reading:
-    """Adds to the answers of a network's readers while it is open.
+class Student:
+    """A model's answers to some prompts under additions in training; the model itself is not changed."""
 
-    Parameters
-    ----------
-    readers : layers by name.
-    tokens : rows of a prompt that are read so; others, of a pooled vector, are not.
-    """
+    def __init__(self, base: TextToImage, prompts: Sequence[str], additions: Mapping[int, Addition]) -> None:
+        self._readers, self._additions = base.readers(), additions
+        self._denoiser, self._embeddings = base.denoiser(prompts), base.embeddings(prompts)
 
-    def __init__(self, readers: Mapping[str, nn.Linear], tokens: int) -> None:
-        self.readers, self.tokens = readers, tokens
-        self._added: dict[str, Tensor] = {}
-
-    def ask(
-        self, additions: Mapping[int, Addition], embeddings: Tensor, prompt: Tensor, owner: Int[Tensor, " p"]
-    ) -> None:
-        """What the next call shall be: row i asks prompt ``prompt[i]``, which belongs to addition ``owner[prompt]``.
-
-        ``embeddings`` [p, rows, d] of the prompts.
-        """
-        seen = embeddings[:, : self.tokens]
-        for name in self.readers:
-            parts = [additions[int(who)].adds(name, seen[place : place + 1]) for place, who in enumerate(owner)]
-            self._added[name] = torch.cat(parts)[prompt]
+    def answer(
+        self, x_t: Tensor, t: Float[Tensor, " n"], prompt: Int[Tensor, " n"], owner: Int[Tensor, " n"]
+    ) -> Tensor:
+        """Raw predictions; row i reads its prompt with the addition ``owner[i]``."""
+        rows = {who: torch.nonzero(owner == who).flatten().to(x_t.device) for who in owner.unique().tolist()}
+        with self._reading(rows):
+            return self._denoiser.predict_embedded(x_t, t, self._embeddings[prompt])
 
     @contextmanager
-    def open(self) -> Generator[None]:
-        """Within it the layers add what :meth:`ask` says."""
-        handles = [layer.register_forward_hook(self._hook(name)) for name, layer in self.readers.items()]
+    def _reading(self, rows: Mapping[int, Tensor]) -> Generator[None]:
+        def hook(name: str) -> Any:
+            def add(layer: nn.Module, given: tuple[Tensor], answer: Tensor) -> Tensor:
+                for who, own in rows.items():
+                    answer = answer.index_add(0, own, self._additions[who].adds(name, given[0][own]))
+                return answer
+
+            return add
+
+        handles = [layer.register_forward_hook(hook(name)) for name, layer in self._readers.items()]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            self._added.clear()
-
-    def _hook(self, name: str) -> Any:
-        def add(layer: nn.Module, given: Any, answer: Tensor) -> Tensor:
-            return answer + self._added[name]
-
-        return add

@@ -78,6 +78,10 @@ class ConceptRequest:
         anchor = self.anchor(concept)
         return [template.replace("{}", anchor) if anchor else "" for template in self.templates]
 
+    def rests(self, concept: str) -> list[str]:
+        """Its prompts without it."""
+        return [" ".join(template.replace("{}", " ").split()) for template in self.templates]
+
     def check(self, base: TextToImage) -> None:
         """Raise InvalidInput unless every text is one that the model's tokenizer can say."""
         tower = base.prompts.tower

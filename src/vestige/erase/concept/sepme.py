@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vestige.erase.concept.additions import Addition, Reading
-from vestige.erase.concept.bank import Course, TrajectoryBank
+from vestige.erase.concept.additions import Addition, Student
+from vestige.erase.concept.bank import Answer, Course, TrajectoryBank
 from vestige.erase.concept.eraser import ConceptEraser
 from vestige.erase.concept.null_space import FreeSpace, check_room, free_spaces, leak_of
 from vestige.erase.concept.request import ConceptRequest
 from vestige.erase.increment import Increment
-from vestige.models.adapters.conditioned import ConditionedDenoiser
 from vestige.models.adapters.text_to_image import TextToImage
 from vestige.progress import Progress
 from vestige.randomness import Stream, generator
@@ -49,9 +48,13 @@ class SepME(ConceptEraser):
     leak : share of the energy of guards' tokens that may lie in the free space.
     retain : weight of the squared change of the answers to guards, divided by the mean square of what their prompts do
         to the answers. Above 0 guards get a bank of their own and every sample one of a guard beside it.
+    floor : a sample whose own correlation is below it is left alone, so that the average falls by the others.
+    within : take ``r_c`` from the answer to the prompt without the concept's words in place of the empty prompt: what
+        the concept adds to its prompt, and not what the whole prompt adds to nothing.
     trajectories, sampling_steps, guidance : of the bank, trajectories being those of each prompt.
 
-    The paper has no ``retain``: 0 leaves prompts that are not listed to chance. It has ``|dW|_1 / layers`` in place
+    The paper has no ``retain``, ``floor`` and ``within``: it leaves prompts that are not listed to chance, stops by the
+    average alone, and erases a prompt with all of its words. It has ``|dW|_1 / layers`` in place
     of the squared norm, and trains all coordinates of a basis that is not orthonormal. It states its threshold, 1e-4,
     for the product that is not divided.
     """
@@ -68,6 +71,9 @@ class SepME(ConceptEraser):
     penalty: float = 1e-6
     leak: float = 1e-3
     retain: float = 0.0
+    floor: float | None = None
+    within: bool = False
+    refresh: int = 0
     trajectories: int = 4
     sampling_steps: int = 25
     guidance: float = 3.0
@@ -80,12 +86,10 @@ class SepME(ConceptEraser):
             place: Addition.new(readers, _strongest(space, _tokens(base, request.prompts(concept)), self.rank))
             for place, (concept, space) in enumerate(zip(request.concepts, spaces, strict=True))
         }
-        told = [prompt for concept in request.concepts for prompt in request.prompts(concept)]
-        course = Course(self.sampling_steps, self.guidance)
-        bank = TrajectoryBank.of(base, told, self.trajectories, course, seed)
         guards = list(request.guard) if self.retain > 0 else []
+        course = Course(self.sampling_steps, self.guidance)
         kept = TrajectoryBank.of(base, guards, 1, course, seed) if guards else None
-        spent = self._train(base, request, bank, kept, additions, seed, progress)
+        bank, spent = self._train(base, request, kept, additions, seed, progress)
         digest = base.digest
         return [
             self._made(base, digest, request, place, spaces[place], additions[place], spent[place], (bank, kept), seed)
@@ -116,46 +120,65 @@ class SepME(ConceptEraser):
         self,
         base: TextToImage,
         request: ConceptRequest,
-        bank: TrajectoryBank,
         kept: TrajectoryBank | None,
         additions: Mapping[int, Addition],
         seed: int,
         progress: Progress,
-    ) -> list[tuple[int, float]]:
-        """Train in place; steps and last moving average of each concept."""
-        denoiser, embeddings = base.denoiser(bank.prompts), base.embeddings(bank.prompts)
-        guards = None if kept is None else _Guards(kept, base.embeddings(kept.prompts))
-        points = [torch.from_numpy(bank.points(request.prompts(concept))) for concept in request.concepts]
-        each = len(request.templates)
-        owner = torch.arange(len(bank.prompts)) // each
-        optimizer = torch.optim.Adam(
-            [up for addition in additions.values() for up in addition.up.values()], lr=self.learning_rate
-        )
-        average, steps, active = [0.0] * len(points), [0] * len(points), list(range(len(points)))
-        reading = Reading(base.readers(), base.prompts.tokens)
-        with reading.open(), progress.task("SepME", self.steps) as task:
+    ) -> tuple[TrajectoryBank, list[tuple[int, float]]]:
+        """Train in place; the bank, and steps and last moving average of each concept."""
+        each, count = len(request.templates), self.batch_size
+        told = [prompt for concept in request.concepts for prompt in request.prompts(concept)]
+        student, guarded = Student(base, told, additions), kept and Student(base, kept.prompts, additions)
+
+        def erased(x_t: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+            return student.answer(x_t, t, prompt, prompt.cpu() // each)
+
+        bank = self._bank(base, request, seed)
+        optimizer = torch.optim.Adam([up for own in additions.values() for up in own.up.values()], self.learning_rate)
+        fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.steps)
+        average, steps, active = [0.0] * len(additions), [0] * len(additions), list(additions)
+        with progress.task("SepME", self.steps) as task:
             for step in range(self.steps):
-                drawn = generator(seed, Stream.ERASE, step, 1).integers(0, len(points[0]), self.batch_size)
-                rows = torch.cat([points[place][torch.from_numpy(drawn)] for place in active]).to(base.device)
-                reading.ask(additions, embeddings, bank.prompt[rows], owner)
-                answer = denoiser.predict_embedded(bank.x_t[rows], bank.t[rows], embeddings[bank.prompt[rows]])
-                losses = _correlations(answer - bank.empty[rows], bank.given[rows] - bank.empty[rows], len(active))
-                changed = (
-                    guards.changes(denoiser, reading, additions, active, self.batch_size, (seed, step)) if guards else 0
-                )
+                if self.refresh and step and step % self.refresh == 0:
+                    bank = bank.joined(self._bank(base, request, seed + step, erased))
+                places = bank.prompt.cpu() // each
+                own = torch.stack([torch.nonzero(places == place).flatten() for place in active])
+                drawn = generator(seed, Stream.ERASE, step, 1).integers(0, own.shape[1], count)
+                rows = own[:, torch.from_numpy(drawn)].flatten().to(base.device)
+                answer = erased(bank.x_t[rows], bank.t[rows], bank.prompt[rows])
+                before, now = bank.given[rows] - bank.rest[rows], answer - bank.rest[rows]
+                losses, pushed = _correlations(now, before, len(active), self.floor)
+                changed: Tensor | int = 0
+                if kept is not None and guarded is not None:
+                    owner = torch.tensor(active).repeat_interleave(count)
+                    draw = generator(seed, Stream.ERASE, step, 3).integers(0, len(kept.x_t), count)
+                    rows = torch.from_numpy(draw).to(base.device).repeat(len(active))
+                    answer = guarded.answer(kept.x_t[rows], kept.t[rows], kept.prompt[rows], owner)
+                    changed = _changes(answer - kept.given[rows], kept, len(active))
                 sizes = torch.stack([additions[place].size() for place in active])
                 optimizer.zero_grad()
-                (losses + self.penalty * sizes + self.retain * changed).sum().backward()
+                (pushed + self.penalty * sizes + self.retain * changed).sum().backward()
                 optimizer.step()
+                fall.step()
                 for place, loss in zip(list(active), losses.detach().tolist(), strict=True):
                     steps[place] += 1
                     average[place] = self.momentum * average[place] + (1 - self.momentum) * loss
                     if average[place] / (1 - self.momentum ** steps[place]) <= self.threshold:
                         active.remove(place)
-                task.advance(note=f"{len(active)} of {len(points)} concepts left")
+                task.advance(note=f"{len(active)} of {len(additions)} concepts left")
                 if not active:
                     break
-        return [(count, value / (1 - self.momentum**count)) for count, value in zip(steps, average, strict=True)]
+        spent = [(count, value / (1 - self.momentum**count)) for count, value in zip(steps, average, strict=True)]
+        return bank, spent
+
+    def _bank(
+        self, base: TextToImage, request: ConceptRequest, seed: int, lead: Answer | None = None
+    ) -> TrajectoryBank:
+        """Of all concepts' prompts, in their order."""
+        told = [prompt for concept in request.concepts for prompt in request.prompts(concept)]
+        rests = [rest for concept in request.concepts for rest in request.rests(concept)]
+        course, beside = Course(self.sampling_steps, self.guidance), rests if self.within else None
+        return TrajectoryBank.of(base, told, self.trajectories, course, seed, beside, lead)
 
     def _made(
         self,
@@ -199,36 +222,6 @@ class SepME(ConceptEraser):
         return self.made(digest, own, {}, cost=cost, seed=seed, factors=factors, facts=facts)
 
 
-@dataclass(frozen=True, eq=False)
-class _Guards:
-    """Points on trajectories of guards, and the embeddings of their prompts."""
-
-    bank: TrajectoryBank
-    embeddings: Tensor
-
-    def changes(
-        self,
-        denoiser: ConditionedDenoiser,
-        reading: Reading,
-        additions: Mapping[int, Addition],
-        concepts: Sequence[int],
-        count: int,
-        draw: tuple[int, int],
-    ) -> Tensor:
-        """Mean squared change of the answers to ``count`` points under each concept's addition [concepts]."""
-        bank, (seed, step), many = self.bank, draw, len(self.bank.prompts)
-        rows = torch.from_numpy(generator(seed, Stream.ERASE, step, 3).integers(0, len(bank.x_t), count))
-        rows = rows.to(bank.x_t.device).repeat(len(concepts))
-        copies = torch.arange(len(concepts), device=rows.device).repeat_interleave(count)
-        owner = torch.tensor(concepts).repeat_interleave(many)
-        embeddings = self.embeddings.repeat(len(concepts), 1, 1)
-        prompt = copies * many + bank.prompt[rows]
-        reading.ask(additions, embeddings, prompt, owner)
-        answer = denoiser.predict_embedded(bank.x_t[rows], bank.t[rows], embeddings[prompt])
-        apart = (answer - bank.given[rows]).square().reshape(len(concepts), -1).mean(1)
-        return apart / (bank.given - bank.empty).square().mean().clamp_min(1e-12)
-
-
 def _tokens(base: TextToImage, prompts: list[str] | tuple[str, ...]) -> Tensor:
     if not prompts:
         return base.tokens([""])[:, :0].flatten(0, 1)
@@ -242,7 +235,17 @@ def _strongest(space: FreeSpace, tokens: Tensor, rank: int) -> Tensor:
     return vectors[:, -rank:].mT @ space.basis
 
 
-def _correlations(now: Tensor, before: Tensor, concepts: int) -> Tensor:
-    """Correlation of each concept's rows [concepts], which stand together."""
-    product = (now * before).reshape(concepts, -1).mean(1)
-    return product / before.square().reshape(concepts, -1).mean(1).clamp_min(1e-12)
+def _correlations(now: Tensor, before: Tensor, concepts: int, floor: float | None) -> tuple[Tensor, Tensor]:
+    """Mean correlation of each concept's rows [concepts], which stand together; and as if none's were below the floor.
+
+    Rows count alike, however long their ``before``, but for those below a tenth of the batch's mean square.
+    """
+    product = (now * before).flatten(1).mean(1).reshape(concepts, -1)
+    size = before.square().flatten(1).mean(1).reshape(concepts, -1)
+    each = product / torch.maximum(size, 0.1 * size.mean(1, keepdim=True)).clamp_min(1e-12)
+    return each.mean(1), (each if floor is None else each.clamp_min(floor)).mean(1)
+
+
+def _changes(apart: Tensor, bank: TrajectoryBank, concepts: int) -> Tensor:
+    """Mean square of each concept's rows [concepts], beside that of what the bank's prompts do."""
+    return apart.square().reshape(concepts, -1).mean(1) / (bank.given - bank.empty).square().mean().clamp_min(1e-12)

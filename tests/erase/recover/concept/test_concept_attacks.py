@@ -242,6 +242,7 @@ def test_relearning_lowers_the_loss_of_a_copy(erased, base):
 
 def test_ring_a_bell_comes_closer_to_its_goal_and_spends_nothing_on_the_network(erased, base):
     aim = target(erased, base)
+    assert without("a blurred red seven, red", "red") == "a blurred seven,"
     rest = base.tokens([without(prompt, "red") for prompt in PROMPTS])
     goal = rest + 2.0 * (base.tokens(PROMPTS) - rest).mean(0, keepdim=True)
     tries = list(RingABell(tokens=4, marks=(1, 30), population=16).tries(aim, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -50,7 +51,8 @@ class Paraphrase(ConceptAttack):
 
 def without(prompt: str, concept: str) -> str:
     """The prompt without the concept's words."""
-    return " ".join(prompt.replace(concept, " ").split())
+    whole = rf"(?<!\w){re.escape(concept)}(?!\w)"  # no part of another word
+    return " ".join(re.sub(whole, " ", prompt).split())
 
 
 def _filled(template: str, prompt: str, concept: str) -> str:
