@@ -64,10 +64,10 @@ def erasers() -> dict[str, ConceptEraser]:
     return {
         "sepme": SepME(**separate, threshold=-9.0, floor=-1.0, within=True, retain=40.0, refresh=40),
         "sepme_as_published": SepME(**separate),
-        "esd": ESD(**tuned, learning_rate=1e-4),
-        "sdd": SDD(**tuned, learning_rate=1e-4, decay=0.98, refresh=50),
-        "abconcept": ConceptAblation(**tuned, learning_rate=1e-4),
-        "fmn": ForgetMeNot(**{**course, "steps": 35}, learning_rate=2e-5),
+        "esd": ESD(**tuned, learning_rate=3e-5),
+        "sdd": SDD(**tuned, learning_rate=3e-5, decay=0.98, refresh=50),
+        "abconcept": ConceptAblation(**tuned, learning_rate=3e-5),
+        "fmn": ForgetMeNot(**{**course, "steps": 35}, learning_rate=5e-6),
         "uce": UCE(),
     }
 

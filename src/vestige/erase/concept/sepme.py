@@ -25,8 +25,9 @@ class SepME(ConceptEraser):
     """Make a concept's representation uncorrelated with what it was, by a change that listed prompts cannot see.
 
     The representation of concept c is ``r_c(W) = e(x_t, c; W) - e(x_t, ""; W)``, with e the network's prediction. The
-    loss of a concept is ``L = mean(r_c(W + dW) r_c(W)) / mean(r_c(W)^2)``, which is 1 at first; training ends for it
-    when its moving average ``m_n = a m_{n-1} + (1 - a) L_n``, divided by ``1 - a^n``, falls to ``threshold``.
+    loss of a sample is ``mean(r_c(W + dW) r_c(W)) / mean(r_c(W)^2)``, which is 1 at first, and ``L`` its mean over a
+    batch; training ends for a concept when the moving average of ``L``, ``m_n = a m_{n-1} + (1 - a) L_n`` divided by
+    ``1 - a^n``, falls to ``threshold``.
 
     ``dW = up down`` acts on key and value maps of cross-attention (on the one map at the entrance of a transformer).
     The rows of ``down`` are orthonormal and lie in the null space of the tokens of the empty prompt, of the prompts to
@@ -40,8 +41,8 @@ class SepME(ConceptEraser):
 
     Parameters
     ----------
-    steps, batch_size, learning_rate : of Adam, the batch being that of one concept; fewer steps if all concepts
-        reach the threshold.
+    steps, batch_size, learning_rate : of Adam, the batch being that of one concept, the rate falling linearly to 0;
+        fewer steps if all concepts reach the threshold.
     rank : of each increment.
     momentum, threshold : a and the level of the moving average at which a concept is left alone.
     penalty : weight of ``|dW|_F^2``, averaged over layers.
@@ -51,12 +52,13 @@ class SepME(ConceptEraser):
     floor : a sample whose own correlation is below it is left alone, so that the average falls by the others.
     within : take ``r_c`` from the answer to the prompt without the concept's words in place of the empty prompt: what
         the concept adds to its prompt, and not what the whole prompt adds to nothing.
+    refresh : steps between banks on trajectories of the erased model, which join the first; 0 for none.
     trajectories, sampling_steps, guidance : of the bank, trajectories being those of each prompt.
 
-    The paper has no ``retain``, ``floor`` and ``within``: it leaves prompts that are not listed to chance, stops by the
-    average alone, and erases a prompt with all of its words. It has ``|dW|_1 / layers`` in place
-    of the squared norm, and trains all coordinates of a basis that is not orthonormal. It states its threshold, 1e-4,
-    for the product that is not divided.
+    The paper has no ``retain``, ``floor``, ``within`` and ``refresh``: it leaves prompts that are not listed to chance,
+    stops by the average alone, erases a prompt with all of its words, and trains where the model goes that still draws
+    the concept. It has ``|dW|_1 / layers`` in place of the squared norm, and trains all coordinates of a basis that is
+    not orthonormal. It states its threshold, 1e-4, for the product that is not divided.
     """
 
     claim: ClassVar[str] = "Erase many concepts, each restorable; listed prompts do not change at all."
