@@ -62,7 +62,7 @@ def erasers() -> dict[str, ConceptEraser]:
     tuned = {**course, "weights": Weights.KEYS_AND_VALUES}
     separate = {**course, "learning_rate": 1e-2, "rank": 64, "leak": 1e-2}
     return {
-        "sepme": SepME(**separate, threshold=-9.0, floor=-1.0, within=True, retain=40.0, refresh=40),
+        "sepme": SepME(**separate, threshold=-9.0, aim=-1.0, within=True, retain=40.0, refresh=40),
         "sepme_as_published": SepME(**separate),
         "esd": ESD(**tuned, learning_rate=3e-5),
         "sdd": SDD(**tuned, learning_rate=3e-5, decay=0.98, refresh=50),

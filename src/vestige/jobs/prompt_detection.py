@@ -141,11 +141,6 @@ def detection_section(
     if memorized is not None and prompts.kinds is not None:
         by_kind = told_by_kind(scored, prompts.kinds, memorized)
         tables += [_kinds(by_kind)] if by_kind else []
-        lines += [
-            estimate(f"prompts/{name}/auc/{kind}", area, "probability")
-            for kind, areas in by_kind.items()
-            for name, area in areas.items()
-        ]
     figures = [] if memorized is None or not compared else [_curves(scored, memorized)]
     tables += [_ranking(scored, prompts, memorized)] if scored else []
     title = "Prompts: which the model knows by heart"

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import vestige.audit.prompts
 from vestige.audit.prompts.mitigation import Mitigated, Mitigation
 from vestige.audit.prompts.words import Blame, WordAttribution
-from vestige.data.images import ImageSet
 from vestige.data.prompts import PromptSet
 from vestige.discover import methods
 from vestige.erase.recover.concept.attack import drawn
@@ -20,13 +19,13 @@ from vestige.execute import Context
 from vestige.jobs.prompt_detection import Scored
 from vestige.metrics.interval import clopper_pearson, estimate, mean_interval
 from vestige.models.adapters.text_to_image import Drawing, Pixels, TextToImage
-from vestige.nearest import nearest, rms
 from vestige.record import Cell, Estimate, Section, Table
 
 Flags = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 Fits = Callable[[str, Pixels], Flags]
 """Which pictures show what a prompt says, bool [n]."""
+Copied = Callable[[Pixels], Flags]
+"""Which pictures are copies of training images, bool [n]."""
 
 PICTURES = 4
 """Pictures drawn of each prompt before and after."""
@@ -56,10 +55,9 @@ def chosen_prompts(prompts: PromptSet, memorized: Flags | None, scored: Sequence
 def mitigation_section(
     model: TextToImage,
     texts: Sequence[str],
-    members: ImageSet | None,
+    copied: Copied | None,
     fits: Fits | None,
     drawing: Drawing,
-    delta: float,
     context: Context,
 ) -> tuple[list[Estimate], Section, int]:
     """Blame the words of each prompt and try every mitigation; lines, section and network evaluations."""
@@ -69,11 +67,11 @@ def mitigation_section(
     spent += sum(one.result.evaluations for one in tried)
     lines: list[Estimate] = []
     for name in dict.fromkeys(one.mitigation for one in tried):
-        lines += _lines(name, [one for one in tried if one.mitigation == name], members, fits, delta)
+        lines += _lines(name, [one for one in tried if one.mitigation == name], copied, fits)
     words = f"{len(texts)} prompts were taken apart and mitigated; {PICTURES} pictures of each, from the same starts."
     if fits is None:
         words += " Nobody judged whether pictures show what prompts say; closeness compares embeddings alone."
-    tables = [_blame_table(texts, blames), _tried_table(tried, members, fits, delta)]
+    tables = [_blame_table(texts, blames), _tried_table(tried, copied, fits)]
     return lines, Section(name="mitigation", title="Prompts: what helps", text=[words], tables=tables), spent
 
 
@@ -104,14 +102,7 @@ def _tried(model: TextToImage, texts: Sequence[str], drawing: Drawing, context: 
     return found, evaluations
 
 
-def _distances(pixels: Pixels, members: ImageSet) -> Floats:
-    flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
-    return rms(nearest(flat, members.flat).distance2[:, 0], flat.shape[1])
-
-
-def _lines(
-    name: str, tried: Sequence[Tried], members: ImageSet | None, fits: Fits | None, delta: float
-) -> list[Estimate]:
+def _lines(name: str, tried: Sequence[Tried], copied: Copied | None, fits: Fits | None) -> list[Estimate]:
     prefix, n = f"mitigation/{name}", len(tried)
     fall = [1 - one.result.after / one.result.before for one in tried]
     near = [one.result.closeness for one in tried]
@@ -127,8 +118,8 @@ def _lines(
     ]
     for side in ("before", "after"):
         pictures = np.concatenate([one.before if side == "before" else one.after for one in tried])
-        if members is not None:
-            copies = int((_distances(pictures, members) <= delta).sum())
+        if copied is not None:
+            copies = int(copied(pictures).sum())
             found.append(
                 estimate(f"{prefix}/copies_{side}", clopper_pearson(copies, len(pictures)), "share of pictures")
             )
@@ -158,14 +149,14 @@ def _blame_table(texts: Sequence[str], blames: dict[str, list[Blame]]) -> Table:
     )
 
 
-def _tried_table(tried: Sequence[Tried], members: ImageSet | None, fits: Fits | None, delta: float) -> Table:
+def _tried_table(tried: Sequence[Tried], copied: Copied | None, fits: Fits | None) -> Table:
     rows: list[list[Cell]] = []
     for one in tried:
         result = one.result
         cells: list[Cell] = [result.prompt, one.mitigation, result.text]
         cells += [round(v, 3) for v in (result.before, result.after, result.closeness)]
         for pictures in (one.before, one.after):
-            cells.append(None if members is None else int((_distances(pictures, members) <= delta).sum()))
+            cells.append(None if copied is None else int(copied(pictures).sum()))
             cells.append(None if fits is None else int(fits(result.prompt, pictures).sum()))
         rows.append(cells)
     return Table(

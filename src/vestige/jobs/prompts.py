@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +146,8 @@ def audit_prompts(
     helped, spent = list[Section](), 0
     if mitigate:
         likely = chosen_prompts(asked, memorized, scored, mitigate)
-        members, judge = None if who is None else who.members, fits or fits_of(model)
-        more, help_section, spent = mitigation_section(
-            subject, likely, members, judge, drawing, extraction.delta, desk.context
-        )
+        copied, judge = None if who is None else partial(extraction.copied, split=who), fits or fits_of(model)
+        more, help_section, spent = mitigation_section(subject, likely, copied, judge, drawing, desk.context)
         lines, helped = [*lines, *more], [help_section]
     verdict, reasons = _judged(findings, policy, who is not None)
     cost = desk.cost(denoiser.evaluations + drawn.evaluations - earlier + spent)

@@ -52,7 +52,10 @@ def test_every_detector_asks_a_pipeline_and_the_truth_judges_them(model, tmp_pat
         assert line.n == 10
         assert line.low <= line.value <= line.high
         assert run.record.estimate(f"{name}/auc_control").value is not None
-        assert run.record.estimate(f"{name}/auc/often").value == line.value  # all five, none of the other kind
+        (kinds,) = (table for part in run.record.sections for table in part.tables if table.name == "kinds")
+        assert kinds.columns == ["detector", "often"]  # all five; none of the other kind is memorized
+        told = dict(kinds.rows)[type(detector).__name__]
+        assert told == f"{line.value:.3f} [{line.low:.3f}, {line.high:.3f}]"
         assert "false positives" in run.record.estimate(f"{name}/tpr@fpr=0.01").note
         assert run.record.estimate(f"{name}/forwards").value == detector.forwards_per_prompt
     expected = 10 * sum(detector.forwards_per_prompt for detector in CHEAP)

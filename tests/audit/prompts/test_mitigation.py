@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vestige.audit.prompts as room
+from vestige.audit.extraction.generate_and_filter import GenerateAndFilter
 from vestige.audit.geometry.estimator import Work
 from vestige.audit.prompts.embedding_optimisation import EmbeddingOptimisation
 from vestige.audit.prompts.first_guidance_norm import FirstGuidanceNorm
@@ -15,11 +16,12 @@ from vestige.audit.prompts.prompt_rewriting import PromptRewriting, edited
 from vestige.audit.prompts.word_ablation import WordAblation
 from vestige.audit.prompts.word_gradient import WordGradient
 from vestige.audit.prompts.words import WordAttribution, closeness, scores
+from vestige.data.images import ImageSet
 from vestige.data.prompts import PromptSet
 from vestige.discover import methods
 from vestige.errors import InvalidInput
 from vestige.jobs.prompt_detection import Scored
-from vestige.jobs.prompt_mitigation import chosen_prompts
+from vestige.jobs.prompt_mitigation import PICTURES, chosen_prompts
 from vestige.jobs.prompts import audit_prompts
 from vestige.models.adapters.text_to_image import Drawing
 from vestige.models.sampler import DDIM
@@ -142,11 +144,14 @@ def test_the_likeliest_of_the_memorized_prompts_are_chosen():
 
 def test_an_audit_tells_words_mitigations_and_their_cost(model, tmp_path):
     texts = PromptSet((PROMPT, "a red one"), np.array([True, False]))
+    own = ImageSet(model.sample([PROMPT] * PICTURES, range(PICTURES), 0, DRAWING))
     run = audit_prompts(
         model,
         texts,
+        own,
         out=tmp_path,
         detectors=[FirstGuidanceNorm(draws=1)],
+        extraction=GenerateAndFilter(generations=4, clique_size=2, neighbours=1),
         drawing=DRAWING,
         mitigate=2,
         fits=lambda prompt, pictures: np.ones(len(pictures), bool),
@@ -157,4 +162,5 @@ def test_an_audit_tells_words_mitigations_and_their_cost(model, tmp_path):
     assert [row[1] for row in tried.rows] == ["EmbeddingOptimisation", "PromptRewriting"]
     assert run.record.estimate("mitigation/PromptRewriting/fits_after").value == 1
     assert run.record.estimate("mitigation/EmbeddingOptimisation/closeness").value < 1
+    assert run.record.estimate("mitigation/PromptRewriting/copies_before").value == 1  # as they are judged everywhere
     assert json.loads((tmp_path / "report.json").read_text())["config"]["mitigate"] == 2

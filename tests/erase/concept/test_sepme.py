@@ -155,13 +155,28 @@ def test_guards_are_trained_to_stay_and_each_concept_still_gets_its_own_incremen
     assert cost["forward_equivalents"] == 6 * 30 * held.batch_size + bank
 
 
-def test_samples_below_the_floor_are_left_alone(base: TextToImage):
+def test_with_an_aim_the_representation_goes_there_and_no_further(base: TextToImage):
+    from vestige.erase.concept.bank import Course, TrajectoryBank
+
     request = ConceptRequest(("red",))
-    with pytest.raises(NothingChanged):  # a sample's correlation is 1 at first, which is below this floor
-        dataclasses.replace(METHOD, floor=1.5).erase(base, request)
-    (free,) = dataclasses.replace(METHOD, steps=40).erase(base, request)
-    (held,) = dataclasses.replace(METHOD, steps=40, floor=0.0).erase(base, request)
-    assert free.manifest.settings["correlation"] < held.manifest.settings["correlation"] < 0.7
+    plan = dataclasses.replace(METHOD, steps=60, batch_size=8)
+    with pytest.raises(NothingChanged):  # where the representation stands already there is nothing to do
+        dataclasses.replace(plan, aim=1.0, penalty=0.0).erase(base, request)
+    bank = TrajectoryBank.of(base, request.prompts("red"), 1, Course(plan.sampling_steps, plan.guidance), 0)
+    before = bank.given - bank.empty
+
+    def stray(aim: float | None) -> float:
+        """Of the representation's change, what does not lie along it."""
+        (increment,) = dataclasses.replace(plan, aim=aim).erase(base, request)
+        with torch.no_grad():
+            answer = applied(base, [(increment, 1.0)]).denoiser(bank.prompts).predict(bank.x_t, bank.t, bank.prompt)
+        now = answer - bank.empty
+        along = (now * before).sum() / before.square().sum()
+        if aim is not None:
+            assert float(along) == pytest.approx(aim, abs=0.35)
+        return float((now - along * before).square().sum() / before.square().sum())
+
+    assert stray(0.0) < 0.3 * stray(None)
 
 
 def test_within_a_prompt_only_what_the_concept_adds_is_erased(base: TextToImage):

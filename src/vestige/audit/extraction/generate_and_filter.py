@@ -91,6 +91,16 @@ class GenerateAndFilter(Attack[Generations]):
                 remedy="change the option.",
             )
 
+    @property
+    def finder(self) -> Finder:
+        """How copies are searched for."""
+        return Finder(self.neighbours, self.alpha)
+
+    def copied(self, pixels: Pixels, split: Split) -> Flags:
+        """Which pictures [n, h, w, c] copy a member, judged as generations are; nothing is kept."""
+        flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
+        return self.finder.at_once(flat, split.members, split.cluster).copies(self.delta)
+
     def collect(self, subject: Subject, split: Split, context: Context) -> Generations:
         """Sample, then search members and others; every step cached."""
         limit = subject.generator.limit
@@ -104,7 +114,7 @@ class GenerateAndFilter(Attack[Generations]):
             label=f"generating {count:,} images",
         )
         flat = np.ascontiguousarray(pixels.reshape(count, -1))
-        finder = Finder(self.neighbours, self.alpha)
+        finder = self.finder
         members = finder.search(flat, split.members, split.cluster, key, context, "members")
         if split.others is None:
             others, other_distance = None, np.empty(0)

@@ -74,10 +74,15 @@ class Finder:
         settings = {"rows": images.digest, "cluster": labels, "neighbours": self.neighbours, "alpha": self.alpha}
 
         def compute(part: Index) -> Floats:
-            found = calibrated(flat[part], images.flat, cluster, neighbours=self.neighbours, alpha=self.alpha)
+            found = self.at_once(flat[part], images, cluster)
             return np.stack([found.index.astype(np.float64), found.distance, found.ratio], axis=1)
 
         table = context.store.column("distances", {**key, **settings}).fill(
             len(flat), compute, shard_rows=1024, progress=context.progress, label=f"searching {len(images):,} {name}"
         )
         return Search(table[:, 0].astype(np.int64), table[:, 1], table[:, 2])
+
+    def at_once(self, flat: Pixels, images: ImageSet, cluster: Index | None) -> Search:
+        """The same, of few generations and not kept."""
+        found = calibrated(flat, images.flat, cluster, neighbours=self.neighbours, alpha=self.alpha)
+        return Search(found.index, found.distance, found.ratio)

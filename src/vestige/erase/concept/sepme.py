@@ -49,16 +49,17 @@ class SepME(ConceptEraser):
     leak : share of the energy of guards' tokens that may lie in the free space.
     retain : weight of the squared change of the answers to guards, divided by the mean square of what their prompts do
         to the answers. Above 0 guards get a bank of their own and every sample one of a guard beside it.
-    floor : a sample whose own correlation is below it is left alone, so that the average falls by the others.
+    aim : train ``mean((r_c(W + dW) - aim r_c(W))^2) / mean(r_c(W)^2)`` down instead of the correlation: at 0 nothing is
+        left of the representation, below it the concept is avoided. ``threshold`` still ends by the correlation.
     within : take ``r_c`` from the answer to the prompt without the concept's words in place of the empty prompt: what
         the concept adds to its prompt, and not what the whole prompt adds to nothing.
-    refresh : steps between banks on trajectories of the erased model, which join the first; 0 for none.
+    refresh : steps between banks on trajectories of the erased model, the latest beside the first; 0 for none.
     trajectories, sampling_steps, guidance : of the bank, trajectories being those of each prompt.
 
-    The paper has no ``retain``, ``floor``, ``within`` and ``refresh``: it leaves prompts that are not listed to chance,
-    stops by the average alone, erases a prompt with all of its words, and trains where the model goes that still draws
-    the concept. It has ``|dW|_1 / layers`` in place of the squared norm, and trains all coordinates of a basis that is
-    not orthonormal. It states its threshold, 1e-4, for the product that is not divided.
+    The paper has no ``retain``, ``aim``, ``within`` and ``refresh``: it leaves prompts that are not listed to chance,
+    and to chance what comes in the place of the concept, erases a prompt with all of its words, and trains where the
+    model goes that still draws the concept. It has ``|dW|_1 / layers`` in place of the squared norm, and trains all
+    coordinates of a basis that is not orthonormal. It states its threshold, 1e-4, for the product that is not divided.
     """
 
     claim: ClassVar[str] = "Erase many concepts, each restorable; listed prompts do not change at all."
@@ -73,7 +74,7 @@ class SepME(ConceptEraser):
     penalty: float = 1e-6
     leak: float = 1e-3
     retain: float = 0.0
-    floor: float | None = None
+    aim: float | None = None
     within: bool = False
     refresh: int = 0
     trajectories: int = 4
@@ -91,10 +92,10 @@ class SepME(ConceptEraser):
         guards = list(request.guard) if self.retain > 0 else []
         course = Course(self.sampling_steps, self.guidance)
         kept = TrajectoryBank.of(base, guards, 1, course, seed) if guards else None
-        bank, spent = self._train(base, request, kept, additions, seed, progress)
+        spent = self._train(base, request, kept, additions, seed, progress)
         digest = base.digest
         return [
-            self._made(base, digest, request, place, spaces[place], additions[place], spent[place], (bank, kept), seed)
+            self._made(base, digest, request, place, spaces[place], additions[place], spent, seed)
             for place in additions
         ]
 
@@ -126,8 +127,8 @@ class SepME(ConceptEraser):
         additions: Mapping[int, Addition],
         seed: int,
         progress: Progress,
-    ) -> tuple[TrajectoryBank, list[tuple[int, float]]]:
-        """Train in place; the bank, and steps and last moving average of each concept."""
+    ) -> _Spent:
+        """Train in place."""
         each, count = len(request.templates), self.batch_size
         told = [prompt for concept in request.concepts for prompt in request.prompts(concept)]
         student, guarded = Student(base, told, additions), kept and Student(base, kept.prompts, additions)
@@ -135,21 +136,23 @@ class SepME(ConceptEraser):
         def erased(x_t: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
             return student.answer(x_t, t, prompt, prompt.cpu() // each)
 
-        bank = self._bank(base, request, seed)
+        bank = first = self._bank(base, request, seed)
+        bank_forwards = first.evaluations + (kept.evaluations if kept else 0)
         optimizer = torch.optim.Adam([up for own in additions.values() for up in own.up.values()], self.learning_rate)
         fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.steps)
         average, steps, active = [0.0] * len(additions), [0] * len(additions), list(additions)
         with progress.task("SepME", self.steps) as task:
             for step in range(self.steps):
                 if self.refresh and step and step % self.refresh == 0:
-                    bank = bank.joined(self._bank(base, request, seed + step, erased))
+                    again = self._bank(base, request, seed + step, erased)
+                    bank, bank_forwards = first.joined(again), bank_forwards + again.evaluations
                 places = bank.prompt.cpu() // each
                 own = torch.stack([torch.nonzero(places == place).flatten() for place in active])
                 drawn = generator(seed, Stream.ERASE, step, 1).integers(0, own.shape[1], count)
                 rows = own[:, torch.from_numpy(drawn)].flatten().to(base.device)
                 answer = erased(bank.x_t[rows], bank.t[rows], bank.prompt[rows])
                 before, now = bank.given[rows] - bank.rest[rows], answer - bank.rest[rows]
-                losses, pushed = _correlations(now, before, len(active), self.floor)
+                losses, pushed = _correlations(now, before, len(active), self.aim)
                 changed: Tensor | int = 0
                 if kept is not None and guarded is not None:
                     owner = torch.tensor(active).repeat_interleave(count)
@@ -170,8 +173,8 @@ class SepME(ConceptEraser):
                 task.advance(note=f"{len(active)} of {len(additions)} concepts left")
                 if not active:
                     break
-        spent = [(count, value / (1 - self.momentum**count)) for count, value in zip(steps, average, strict=True)]
-        return bank, spent
+        last = [value / (1 - self.momentum**count) for count, value in zip(steps, average, strict=True)]
+        return _Spent(steps, last, bank_forwards, first.cost, 6.0 if kept else 3.0)
 
     def _bank(
         self, base: TextToImage, request: ConceptRequest, seed: int, lead: Answer | None = None
@@ -190,23 +193,18 @@ class SepME(ConceptEraser):
         place: int,
         space: FreeSpace,
         addition: Addition,
-        spent: tuple[int, float],
-        banks: tuple[TrajectoryBank, TrajectoryBank | None],
+        spent: _Spent,
         seed: int,
     ) -> Increment:
         own = request.only(request.concepts[place])
         factors = {f"{name}.weight": (up.detach().cpu(), addition.down.cpu()) for name, up in addition.up.items()}
-        steps, average = spent
-        bank, guards = banks
-        each = 3.0 if guards is None else 6.0
-        trained = each * steps * self.batch_size
-        made_bank = (bank.evaluations + (0 if guards is None else guards.evaluations)) / len(request.concepts)
+        made_bank = spent.bank / len(request.concepts)
         cost = {
-            "steps": steps,
-            "forwards_per_step": each,
+            "steps": spent.steps[place],
+            "forwards_per_step": spent.each,
             "bank_forwards": made_bank,
-            "bank_forwards_per_sample": bank.cost,
-            "forward_equivalents": trained + made_bank,
+            "bank_forwards_per_sample": spent.bank_each,
+            "forward_equivalents": spent.each * spent.steps[place] * self.batch_size + made_bank,
         }
         kept = _tokens(base, ["", *own.keep])
         leaks = [
@@ -219,9 +217,20 @@ class SepME(ConceptEraser):
             "guard_dimensions": space.guarded,
             "guard_leak": space.guard_leak,
             "leak_of_listed": max(leaks),
-            "correlation": average,
+            "correlation": spent.correlation[place],
         }
         return self.made(digest, own, {}, cost=cost, seed=seed, factors=factors, facts=facts)
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """Steps and last moving average of each concept; forwards of all banks, of a point of the first, of a sample."""
+
+    steps: list[int]
+    correlation: list[float]
+    bank: int
+    bank_each: float
+    each: float
 
 
 def _tokens(base: TextToImage, prompts: list[str] | tuple[str, ...]) -> Tensor:
@@ -237,15 +246,21 @@ def _strongest(space: FreeSpace, tokens: Tensor, rank: int) -> Tensor:
     return vectors[:, -rank:].mT @ space.basis
 
 
-def _correlations(now: Tensor, before: Tensor, concepts: int, floor: float | None) -> tuple[Tensor, Tensor]:
-    """Mean correlation of each concept's rows [concepts], which stand together; and as if none's were below the floor.
+def _correlations(now: Tensor, before: Tensor, concepts: int, aim: float | None) -> tuple[Tensor, Tensor]:
+    """Mean correlation of each concept's rows [concepts], which stand together; and what is trained down.
 
     Rows count alike, however long their ``before``, but for those below a tenth of the batch's mean square.
     """
-    product = (now * before).flatten(1).mean(1).reshape(concepts, -1)
-    size = before.square().flatten(1).mean(1).reshape(concepts, -1)
-    each = product / torch.maximum(size, 0.1 * size.mean(1, keepdim=True)).clamp_min(1e-12)
-    return each.mean(1), (each if floor is None else each.clamp_min(floor)).mean(1)
+    size = _mean(before.square(), concepts)
+    size = torch.maximum(size, 0.1 * size.mean(1, keepdim=True)).clamp_min(1e-12)
+    correlation = (_mean(now * before, concepts) / size).mean(1)
+    if aim is None:
+        return correlation, correlation
+    return correlation, (_mean((now - aim * before).square(), concepts) / size).mean(1)
+
+
+def _mean(values: Tensor, concepts: int) -> Tensor:
+    return values.flatten(1).mean(1).reshape(concepts, -1)
 
 
 def _changes(apart: Tensor, bank: TrajectoryBank, concepts: int) -> Tensor:
