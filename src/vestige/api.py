@@ -27,6 +27,7 @@ from vestige.data.load import load_images
 from vestige.data.prompts import PromptSet, load_prompts
 from vestige.data.split import Split, hold_out, split
 from vestige.erase.concept.eraser import ConceptEraser
+from vestige.erase.concept.guarded_sepme import GuardedSepME
 from vestige.erase.concept.request import ConceptRequest
 from vestige.erase.concept.sepme import SepME
 from vestige.erase.data.erasediff import EraseDiff
@@ -135,6 +136,7 @@ __all__ = [
     "FunctionDenoiser",
     "GanGenerator",
     "GenerateAndFilter",
+    "GuardedSepME",
     "Guided",
     "Heun",
     "ImageSet",

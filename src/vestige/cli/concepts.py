@@ -19,6 +19,7 @@ class Asked:
 
     concepts: Sequence[str]
     templates: Sequence[str]
+    captions: str | None
     keep: Sequence[str]
     guard: Sequence[str]
     anchors: Sequence[str]
@@ -26,7 +27,7 @@ class Asked:
 
 
 def erase_named(
-    model: str, out: Path, asked: Asked, method: str, settings: Sequence[str], seed: int, overwrite: bool
+    model: str, out: Path, asked: Asked, method: str | None, settings: Sequence[str], seed: int, overwrite: bool
 ) -> None:
     """Erase concepts and show their increments."""
     require_working_dependencies()
@@ -35,18 +36,19 @@ def erase_named(
     from vestige.cli.settings import with_settings
     from vestige.discover import method as find
     from vestige.erase.concept.eraser import ConceptEraser
-    from vestige.erase.concept.request import TEMPLATES
     from vestige.jobs.concepts import erase_concepts
     from vestige.jobs.increments import describe_increments
 
-    eraser = with_settings(find(vestige.erase.concept, ConceptEraser, method), settings)
+    name = method or ("guardedsepme" if asked.captions else "sepme")
+    eraser = with_settings(find(vestige.erase.concept, ConceptEraser, name), settings)
     with bars() as progress:
         done = erase_concepts(
             model,
             asked.concepts,
             out=out,
             method=eraser,
-            templates=asked.templates or TEMPLATES,
+            templates=asked.templates,
+            captions=asked.captions,
             keep=asked.keep,
             guard=asked.guard,
             anchors=asked.anchors or [""],

@@ -18,7 +18,7 @@ increments = typer.Typer(help="Show, apply, remove and compose increments.", no_
 _ERASE = (
     "Examples: vestige erase my-ddpm/ --forget run --retain train/ --out increment"
     "  |  vestige erase my-ddpm/ --forget rows.txt --retain train/ --ledger requests.jsonl --out request-2"
-    "  |  vestige erase my-sd/ --concept outlined --concept red --method sepme --out inc"
+    "  |  vestige erase my-sd/ --concept outlined --concept red --captions prompts.txt --out inc"
 )
 _VERIFY = (
     "Examples: vestige verify my-ddpm/ --increment increment --against run --out check"
@@ -46,6 +46,13 @@ def erase(
     template: Annotated[
         list[str] | None, typer.Option(help="With --concept: prompts that name one, {} in its place; again for more.")
     ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            help="With --concept: file of sentences, one a line. Erases a concept in those that name it, and holds the "
+            "others; or ZOO:captions."
+        ),
+    ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(help="With --concept: a prompt to keep exactly as it is; again for more.")
     ] = None,
@@ -61,7 +68,11 @@ def erase(
         str | None, typer.Option(help="Images from the same source, never trained on, for methods that need some.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Eraser, as `vestige ls` names it; erasediff, or sepme for concepts.")
+        str | None,
+        typer.Option(
+            help="Eraser, as `vestige ls` names it; if not given erasediff, for concepts sepme, with --captions "
+            "guardedsepme."
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
@@ -99,10 +110,10 @@ def erase(
                 expected="either --forget and its options, or --concept.",
                 remedy="drop --forget, --retain, --non-members, --loop, --name, --ledger, --who and the like.",
             )
-        asked = Asked(concept, template or [], keep or [], guard or [], anchor or [], add)
-        erase_named(model, out, asked, method or "sepme", setting or [], seed, overwrite)
+        asked = Asked(concept, template or [], captions, keep or [], guard or [], anchor or [], add)
+        erase_named(model, out, asked, method, setting or [], seed, overwrite)
         return
-    if forget is None or template or keep or guard or anchor or add:
+    if forget is None or template or captions or keep or guard or anchor or add:
         raise InvalidInput(
             "Neither --forget nor --concept was given."
             if forget is None

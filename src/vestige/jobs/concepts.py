@@ -10,12 +10,14 @@ from typing import Any
 
 from vestige.erase.applied import open_base
 from vestige.erase.concept.eraser import ConceptEraser
+from vestige.erase.concept.guarded_sepme import GuardedSepME
 from vestige.erase.concept.peft_folder import write_peft
 from vestige.erase.concept.request import TEMPLATES, ConceptRequest
 from vestige.erase.concept.sepme import SepME
 from vestige.erase.increment import MANIFEST, Increment
 from vestige.errors import AlreadyExists, InvalidInput, Unsupported
 from vestige.jobs.increments import model_folder
+from vestige.jobs.prompts import PromptsLike, resolve_prompts
 from vestige.models.adapters.text_to_image import TextToImage
 from vestige.progress import Progress
 
@@ -35,7 +37,8 @@ def erase_concepts(
     *,
     out: str | Path,
     method: ConceptEraser | None = None,
-    templates: Sequence[str] = TEMPLATES,
+    templates: Sequence[str] | None = None,
+    captions: PromptsLike | None = None,
     keep: Sequence[str] = (),
     guard: Sequence[str] = (),
     anchors: Sequence[str] = ("",),
@@ -50,8 +53,11 @@ def erase_concepts(
     ----------
     model : zoo name or diffusers folder. Of a folder with increments applied, the base below them is taken.
     out : folder in which each increment gets a folder of its own, named after its concept.
-    method : SepME if absent.
-    templates, keep, guard, anchors : see :class:`ConceptRequest`.
+    method : SepME if absent, with captions GuardedSepME.
+    templates : see :class:`ConceptRequest`; without any the bare concept if there are captions, else ``TEMPLATES``.
+    captions : sentences as users write them, or a file of them. Each concept is erased in those that name it, and the
+        others guarded; see :meth:`ConceptRequest.in_captions`.
+    keep, guard, anchors : see :class:`ConceptRequest`.
     add : put new increments beside those in ``out``, whose concepts' prompts are kept as they are in the base: an
         increment does the same whether the others are active or not.
 
@@ -73,16 +79,21 @@ def erase_concepts(
         )
     earlier = [*(increment for increment, _ in layers), *(there if add else [])]
     told = {prompt: None for increment in earlier for prompt in _first_prompts(increment, base.digest)}
-    request = ConceptRequest(tuple(concepts), tuple(templates), (*keep, *told), tuple(guard), tuple(anchors))
-    made = (method or SepME()).erase(base, request, seed=seed, progress=progress)
+    chosen = tuple(templates or (TEMPLATES if captions is None else TEMPLATES[:1]))
+    request = ConceptRequest(tuple(concepts), chosen, (*keep, *told), tuple(guard), tuple(anchors))
+    requests = [request] if captions is None else request.in_captions(resolve_prompts(captions).texts, seed)
+    for one in requests:
+        one.check(base)
+    eraser = method or (SepME() if captions is None else GuardedSepME())
     part = "transformer" if "transformer" in base.pipeline.components else "unet"
-    folders: list[Path] = []
-    for increment in made:
-        place = folder / slug(increment.manifest.name)
-        increment.save(place, overwrite=overwrite)
-        write_peft(increment, place, part)
-        folders.append(place)
-    return Erasures(tuple(folders), tuple(made), tuple(earlier))
+    made: dict[Path, Increment] = {}
+    for one in requests:
+        for increment in eraser.erase(base, one, seed=seed, progress=progress):
+            place = folder / slug(increment.manifest.name)
+            increment.save(place, overwrite=overwrite)
+            write_peft(increment, place, part)
+            made[place] = increment
+    return Erasures(tuple(made), tuple(made.values()), tuple(earlier))
 
 
 def opened_pipeline(model: str | Path) -> tuple[TextToImage, list[tuple[Increment, float]]]:

@@ -31,7 +31,7 @@ from vestige.models.subject import Subject
 from vestige.progress import Progress, Silent
 from vestige.record import Cell, Record, Section, Table, Verdict
 from vestige.store import write_text
-from vestige.zoo.captions import understood
+from vestige.zoo.captions import all_captions, understood
 from vestige.zoo.evaluate_t2i import drawn_rightly
 from vestige.zoo.pictures import Shown, held_out_pairs, rendered, special_pairs
 from vestige.zoo.pipelines import PIPELINES, zoo_pipeline
@@ -195,7 +195,9 @@ def resolve_text_to_image(model: TextToImageLike) -> TextToImage:
 
 
 def resolve_prompts(prompts: PromptsLike) -> PromptSet:
-    """Prompts from a file, a set, or ``ZOO:special`` for those whose truth a zoo pipeline's card tells.
+    """Prompts from a file, a set, or a zoo pipeline.
+
+    ``ZOO:special`` are those whose truth its card tells, ``ZOO:captions`` all others that it was trained on.
 
     Raises
     ------
@@ -209,6 +211,8 @@ def resolve_prompts(prompts: PromptsLike) -> PromptSet:
         known = np.array([one.memorized for one in special])
         kinds = tuple(f"{one.kind}, {one.copies} copies" for one in special)
         return PromptSet(tuple(one.text for one in special), known, str(prompts), kinds)
+    if name in PIPELINES and part == "captions":
+        return PromptSet(tuple(caption.text for caption in all_captions()), None, str(prompts))
     return load_prompts(Path(prompts))
 
 

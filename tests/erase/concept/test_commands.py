@@ -163,6 +163,23 @@ def test_the_command_line(base_folder: Path, tmp_path: Path):
         assert failed.exception is None or isinstance(failed.exception, VestigeError | SystemExit)
 
 
+def test_concepts_are_erased_in_the_sentences_of_a_file(base_folder: Path, tmp_path: Path):
+    told = tmp_path / "captions.txt"
+    told.write_text("a red two\na blue two\n\nthin two\nthe thick one\n", encoding="utf-8")
+    out = tmp_path / "inc"
+    line = ["erase", str(base_folder), "--concept", "red", "--captions", str(told), "--out", str(out)]
+    short = [word for setting in (*SETTINGS, "refresh=0") for word in ("--set", setting)]
+    done = CliRunner().invoke(app, [*line, "--concept", "thick", *short])
+    assert done.exit_code == 0, done.output
+    found = Increment.load(out / "red").manifest
+    assert (found.method, found.settings["templates"]) == ("GuardedSepME", ["{}", "a {} two"])
+    assert found.settings["guard"] == ["a blue two", "thin two", "the thick one"]
+    assert Increment.load(out / "thick").manifest.settings["templates"] == ["{}", "the {} one"]
+    failed = CliRunner().invoke(app, [*line, "--concept", "thikc", "--add", *short])
+    assert isinstance(failed.exception, InvalidInput)
+    assert sorted(path.name for path in out.iterdir()) == ["red", "thick"]
+
+
 def test_the_request_of_one_concept_keeps_the_others():
     whole = ConceptRequest(("red", "thick"), ("{}", "a {}"), keep=("blue",), anchors=("green", ""))
     one = whole.only("red")

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from vestige.erase.applied import applied, open_base, without, write_applied
+from vestige.erase.concept.guarded_sepme import GuardedSepME
 from vestige.erase.concept.null_space import leak_of
-from vestige.erase.concept.request import ConceptRequest
+from vestige.erase.concept.request import GUARDING, NAMING, ConceptRequest
 from vestige.erase.concept.sepme import SepME
 from vestige.erase.increment import Increment, compose
 from vestige.errors import DigestMismatch, EmptySet, InvalidInput, NothingChanged
@@ -190,6 +191,42 @@ def test_within_a_prompt_only_what_the_concept_adds_is_erased(base: TextToImage)
     (alone,) = dataclasses.replace(METHOD, within=True).erase(base, ConceptRequest(("red",), ("{}",)))
     (same,) = METHOD.erase(base, ConceptRequest(("red",), ("{}",)))  # without its word the prompt is the empty one
     torch.testing.assert_close(alone.delta[name], same.delta[name], rtol=1e-3, atol=1e-5)
+
+
+def test_guards_are_what_the_guarded_one_asks_for(base: TextToImage):
+    short = {"steps": 3, "batch_size": 2, "rank": 3, "trajectories": 1, "sampling_steps": 3, "refresh": 2}
+    plan = GuardedSepME(**short)
+    with pytest.raises(InvalidInput, match="--captions"):
+        plan.erase(base, ConceptRequest(("red",)))
+    request = ConceptRequest(("red",), guard=("a blue two",))
+    (increment,) = plan.erase(base, request)
+    added = {"threshold": -9.0, "leak": 1e-2, "retain": 40.0, "aim": -1.0, "within": True}
+    (same,) = SepME(**short, **added).erase(base, request)
+    assert {name: change.tolist() for name, change in increment.delta.items()} == {
+        name: change.tolist() for name, change in same.delta.items()
+    }
+    assert increment.manifest.cost["forwards_per_step"] == 6
+
+
+def test_captions_say_where_a_concept_is_and_what_is_beside_it():
+    captions = ["a Red two", "red on red", "an infrared two", "a blue two", "red", "a thick red one", "thick"]
+    plan = ConceptRequest(("red", "thick"), ("{}",), keep=("blue",), guard=("one",))
+    red, thick = plan.in_captions(captions, 3)
+    assert set(red.prompts("red")) == {"red", "a red two", "red on red", "a thick red one"}
+    assert red.rests("red")[red.prompts("red").index("red on red")] == "on"
+    assert set(red.guard) == {"one", "an infrared two", "a blue two"}
+    assert red.keep == (*thick.keep[:1], "thick")
+    assert set(thick.prompts("thick")) == {"thick", "a thick red one"}
+    assert set(thick.guard) == {"one", "a Red two", "red on red", "an infrared two", "a blue two"}
+    assert ConceptRequest(("thick",), ("{}",), ("blue", "red"), ("one",)).in_captions(captions, 3) == [thick]
+    with pytest.raises(InvalidInput, match="None of 7 captions names 'redd'"):
+        ConceptRequest(("redd",)).in_captions(captions, 0)
+    with pytest.raises(InvalidInput, match="Every of 1"):
+        ConceptRequest(("red",)).in_captions(["red"], 0)
+    many = [f"{thing} {i}" for thing in ("red", "blue") for i in range(400)]
+    (drawn,) = ConceptRequest(("red",), ("{}",)).in_captions(many, 0)
+    assert (len(drawn.templates), len(drawn.guard)) == (1 + NAMING, GUARDING)
+    assert ConceptRequest(("red",), ("{}",)).in_captions(many, 1) != [drawn]
 
 
 def test_the_bank_is_drawn_anew_where_the_erased_model_goes(base: TextToImage, made: list[Increment]):

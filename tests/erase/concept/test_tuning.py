@@ -24,13 +24,15 @@ from vestige.models.adapters.text_to_image import TextToImage
 from vestige.models.adapters.text_to_image_network import attention_maps
 
 SHORT = {"steps": 3, "batch_size": 2, "trajectories": 1, "sampling_steps": 3}
-ONE = ConceptRequest(("red",), ("{}", "a {}"), anchors=("blue",))
+ONE = ConceptRequest(("red",), ("{}", "a {}"), guard=("a thin two",), anchors=("blue",))
 EVERY = methods(vestige.erase.concept, ConceptEraser)
 
 
 def short(kind: type[ConceptEraser], **more: Any) -> ConceptEraser:
     fields = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in (SHORT | {"learning_rate": 1e-3} | more).items() if name in fields})
+    return kind(
+        **{name: value for name, value in (SHORT | {"learning_rate": 1e-3, "rank": 3} | more).items() if name in fields}
+    )
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vestige.digest import digest_json
 from vestige.errors import EmptySet, InvalidInput
 from vestige.models.adapters.text_to_image import TextToImage
+from vestige.randomness import Stream, generator
 
+NAMING, GUARDING = 24, 300
+"""Of captions, how many at most are a concept's own prompts, and how many guards."""
 TEMPLATES = ("{}", "a {}", "a picture of {}")
 """Prompts that stand for a concept, if none are given."""
 
@@ -46,13 +50,13 @@ class ConceptRequest:
                 remedy='pass --concept "red", and again for more.',
             )
         twice = sorted({concept for concept in self.concepts if self.concepts.count(concept) > 1})
-        without = [template for template in self.templates if template.count("{}") != 1]
+        without = [template for template in self.templates if "{}" not in template]
         both = sorted({prompt for own in map(self.prompts, self.concepts) for prompt in own} & set(self.keep))
         if twice or without or both:
             raise InvalidInput(
                 f"The concept '{twice[0]}' is named twice."
                 if twice
-                else f"The template '{without[0]}' has no single place {{}} for the concept."
+                else f"The template '{without[0]}' has no place {{}} for the concept."
                 if without
                 else f"The prompt '{both[0]}' is to be erased and to be kept.",
                 expected="distinct concepts, templates such as 'a picture of {}', and other prompts to keep.",
@@ -64,6 +68,34 @@ class ConceptRequest:
                 expected="one for all, or one each.",
                 remedy="correct --anchor.",
             )
+
+    def in_captions(self, captions: Sequence[str], seed: int) -> list[ConceptRequest]:
+        """A request for each concept: captions that name it are its own prompts too, others are guards.
+
+        Of more than ``NAMING`` and ``GUARDING`` so many are drawn.
+
+        Raises
+        ------
+        InvalidInput : no caption names a concept, or all do.
+        """
+        return [self._in_captions(concept, captions, seed) for concept in self.concepts]
+
+    def _in_captions(self, concept: str, captions: Sequence[str], seed: int) -> ConceptRequest:
+        named = whole(concept)
+        own = [caption for caption in captions if named.search(caption)]
+        others = [caption for caption in captions if not named.search(caption)]
+        if not own or not others:
+            raise InvalidInput(
+                f"{'Every' if own else 'None'} of {len(captions)} captions names '{concept}'.",
+                expected="captions that do, to erase it in, and others to leave as they are.",
+                remedy="correct --concept, or write more sentences into --captions.",
+            )
+        rng = generator(seed, Stream.SUBSET, 0)
+        templates = [named.sub("{}", own[i]) for i in sorted(rng.permutation(len(own))[:NAMING])]
+        guard = [others[i] for i in sorted(rng.permutation(len(others))[:GUARDING])]
+        one = self.only(concept)
+        guards = [prompt for prompt in (*one.guard, *guard) if prompt not in one.keep]
+        return replace(one, templates=_once([*one.templates, *templates]), guard=_once(guards))
 
     def prompts(self, concept: str) -> list[str]:
         """Prompts that name a concept."""
@@ -103,6 +135,11 @@ class ConceptRequest:
     def digest(self) -> str:
         """Digest of all of it."""
         return digest_json({name: list(value) for name, value in vars(self).items()})
+
+
+def whole(concept: str) -> re.Pattern[str]:
+    """What finds the concept's words in a text, in any case and as no part of other words."""
+    return re.compile(rf"(?<!\w){re.escape(concept)}(?!\w)", re.IGNORECASE)
 
 
 def _once(prompts: Sequence[str]) -> tuple[str, ...]:

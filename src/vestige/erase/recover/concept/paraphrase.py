@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vestige.erase.concept.request import whole
 from vestige.erase.recover.concept.attack import ConceptAttack, ConceptTarget, Try
 from vestige.errors import InvalidInput
 
@@ -51,8 +51,7 @@ class Paraphrase(ConceptAttack):
 
 def without(prompt: str, concept: str) -> str:
     """The prompt without the concept's words."""
-    whole = rf"(?<!\w){re.escape(concept)}(?!\w)"  # no part of another word
-    return " ".join(re.sub(whole, " ", prompt).split())
+    return " ".join(whole(concept).sub(" ", prompt).split())
 
 
 def _filled(template: str, prompt: str, concept: str) -> str:
