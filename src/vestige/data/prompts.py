@@ -88,7 +88,7 @@ def load_prompts(path: Path) -> PromptSet:
     EmptySet, InvalidInput : see :class:`PromptSet`.
     """
     if not path.is_file():
-        raise NotFound(f"There is no file {path}.", expected="a file of prompts.", remedy="check --prompts.")
+        raise NotFound(f"There is no file {path}.", expected="a file of prompts.", remedy="check the path.")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
