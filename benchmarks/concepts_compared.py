@@ -7,7 +7,6 @@ they count if the judge names digit, style and colour alike. Every eraser gets t
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +23,7 @@ from vestige.erase.concept.eraser import ConceptEraser
 from vestige.erase.concept.esd import ESD
 from vestige.erase.concept.forget_me_not import ForgetMeNot
 from vestige.erase.concept.guarded_sepme import GuardedSepME
-from vestige.erase.concept.request import ConceptRequest
+from vestige.erase.concept.request import GUARDING, NAMING, ConceptRequest, concept_pattern
 from vestige.erase.concept.sdd import SDD
 from vestige.erase.concept.sepme import SepME
 from vestige.erase.concept.tuning import Weights
@@ -47,7 +46,6 @@ from vestige.zoo.scenes import Colour, Digit, Scene, Style
 ERASED = {"outlined": "style", "striped": "style", "red": "colour", "blue": "colour", "seven": "digit", "two": "digit"}
 CHANCE = {"digit": 1 / len(Digit), "style": 1 / len(Style), "colour": 1 / len(Colour)}
 RESTORED = ("outlined", "red", "seven")
-NAMED, GUARDS = 24, 300
 DRAWING = Drawing(DDIM(12, clip=False), guidance=4.0, batch_size=64)
 ATTACKED = 10
 KEPT = 3
@@ -59,7 +57,7 @@ def erasers() -> dict[str, ConceptEraser]:
     SepME stands there twice, as it is published and with what vestige adds. The tuned ones have the learning rate at
     which forgetting less what is lost of other prompts was largest on another seed: 3e-5 rather than 1e-4, where they
     forget more and keep a fifth to seven tenths, or 1e-5, where ESD and ConceptAblation forget nothing; ForgetMeNot the
-    best of nine pairs of weights and rates, from all at 5e-6 to cross-attention at 3e-4.
+    best of ten pairs of weights and rates, from all at 5e-6 to cross-attention at 3e-4.
     """
     course: dict[str, Any] = {"steps": 200, "batch_size": 12, "trajectories": 1, "sampling_steps": 12}
     tuned = {**course, "weights": Weights.KEYS_AND_VALUES}
@@ -311,14 +309,14 @@ def request_for(concept: str, seed: int) -> ConceptRequest:
         [scene for scene in scenes if bool(set(_words(scene)) & set(ERASED)) is named] for named in (False, True)
     )
     rng = generator(seed, Stream.SUBSET, len(ERASED) + 1)
-    chosen = [free[i] for i in rng.choice(len(free), NAMED + GUARDS // 2, replace=False)]
-    chosen += [others[i] for i in rng.choice(len(others), GUARDS // 2, replace=False)]
+    chosen = [free[i] for i in rng.choice(len(free), NAMING + GUARDING // 2, replace=False)]
+    chosen += [others[i] for i in rng.choice(len(others), GUARDING // 2, replace=False)]
     kind = ERASED[concept]
     thing = {"digit": Digit, "style": Style, "colour": Colour}[kind][concept.upper()]
-    own: list[Scene] = [replace(scene, **{kind: thing}) for scene in chosen[:NAMED]]
-    templates = [re.sub(rf"\b{concept}\b", "{}", text) for text in _told(own)]
+    own: list[Scene] = [replace(scene, **{kind: thing}) for scene in chosen[:NAMING]]
+    templates = [concept_pattern(concept).sub("{}", text) for text in _told(own)]
     kept = tuple(other for other in ERASED if other != concept)
-    return ConceptRequest((concept,), ("{}", *templates), keep=kept, guard=_told(chosen[NAMED:]))
+    return ConceptRequest((concept,), ("{}", *templates), keep=kept, guard=_told(chosen[NAMING:]))
 
 
 def _told(scenes: Sequence[Scene]) -> tuple[str, ...]:

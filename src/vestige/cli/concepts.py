@@ -36,11 +36,11 @@ def erase_named(
     from vestige.cli.settings import with_settings
     from vestige.discover import method as find
     from vestige.erase.concept.eraser import ConceptEraser
-    from vestige.jobs.concepts import erase_concepts
+    from vestige.jobs.concepts import default_eraser, erase_concepts
     from vestige.jobs.increments import describe_increments
 
-    name = method or ("guardedsepme" if asked.captions else "sepme")
-    eraser = with_settings(find(vestige.erase.concept, ConceptEraser, name), settings)
+    kind = find(vestige.erase.concept, ConceptEraser, method) if method else default_eraser(asked.captions)
+    eraser = with_settings(kind, settings)
     with bars() as progress:
         done = erase_concepts(
             model,

@@ -68,6 +68,7 @@ def erase_concepts(
     Unsupported : the model is no text-to-image pipeline.
     DigestMismatch : an increment in ``out`` belongs to another base.
     """
+    sentences = None if captions is None else resolve_prompts(captions).texts
     base, layers = opened_pipeline(model)
     folder = Path(out)
     there = stored(folder)
@@ -81,10 +82,10 @@ def erase_concepts(
     told = {prompt: None for increment in earlier for prompt in _first_prompts(increment, base.digest)}
     chosen = tuple(templates or (TEMPLATES if captions is None else TEMPLATES[:1]))
     request = ConceptRequest(tuple(concepts), chosen, (*keep, *told), tuple(guard), tuple(anchors))
-    requests = [request] if captions is None else request.in_captions(resolve_prompts(captions).texts, seed)
+    requests = [request] if sentences is None else request.in_captions(sentences, seed)
     for one in requests:
         one.check(base)
-    eraser = method or (SepME() if captions is None else GuardedSepME())
+    eraser = method or default_eraser(captions)()
     part = "transformer" if "transformer" in base.pipeline.components else "unet"
     made: dict[Path, Increment] = {}
     for one in requests:
@@ -94,6 +95,11 @@ def erase_concepts(
             write_peft(increment, place, part)
             made[place] = increment
     return Erasures(tuple(made), tuple(made.values()), tuple(earlier))
+
+
+def default_eraser(captions: PromptsLike | None) -> type[ConceptEraser]:
+    """The method if none is named: captions bring the prompts that GuardedSepME guards."""
+    return SepME if captions is None else GuardedSepME
 
 
 def opened_pipeline(model: str | Path) -> tuple[TextToImage, list[tuple[Increment, float]]]:

@@ -81,7 +81,7 @@ class ConceptRequest:
         return [self._in_captions(concept, captions, seed) for concept in self.concepts]
 
     def _in_captions(self, concept: str, captions: Sequence[str], seed: int) -> ConceptRequest:
-        named = whole(concept)
+        named = concept_pattern(concept)
         own = [caption for caption in captions if named.search(caption)]
         others = [caption for caption in captions if not named.search(caption)]
         if not own or not others:
@@ -137,7 +137,7 @@ class ConceptRequest:
         return digest_json({name: list(value) for name, value in vars(self).items()})
 
 
-def whole(concept: str) -> re.Pattern[str]:
+def concept_pattern(concept: str) -> re.Pattern[str]:
     """What finds the concept's words in a text, in any case and as no part of other words."""
     return re.compile(rf"(?<!\w){re.escape(concept)}(?!\w)", re.IGNORECASE)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vestige.erase.concept.request import whole
+from vestige.erase.concept.request import concept_pattern
 from vestige.erase.recover.concept.attack import ConceptAttack, ConceptTarget, Try
 from vestige.errors import InvalidInput
 
@@ -51,7 +51,7 @@ class Paraphrase(ConceptAttack):
 
 def without(prompt: str, concept: str) -> str:
     """The prompt without the concept's words."""
-    return " ".join(whole(concept).sub(" ", prompt).split())
+    return " ".join(concept_pattern(concept).sub(" ", prompt).split())
 
 
 def _filled(template: str, prompt: str, concept: str) -> str:
