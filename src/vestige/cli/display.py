@@ -77,12 +77,14 @@ def say(text: str, next_command: str = "") -> None:
 
 
 def show_table(table: Table, next_command: str = "") -> None:
-    """Print a table."""
+    """Print a table; columns in which no row says anything are left out."""
     grid = Grid(title=escape(table.title), title_justify="left")
-    for column in table.columns:
-        grid.add_column(escape(column), overflow="fold")
+    places = range(len(table.columns))
+    told = [place for place in places if not table.rows or any(row[place] is not None for row in table.rows)]
+    for place in told:
+        grid.add_column(escape(table.columns[place]), overflow="fold")
     for row in table.rows:
-        grid.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+        grid.add_row(*("" if row[place] is None else escape(str(row[place])) for place in told))
     Console(highlight=False).print(grid)
     say("", next_command)
 

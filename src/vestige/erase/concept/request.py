@@ -60,7 +60,7 @@ class ConceptRequest:
                 if without
                 else f"The prompt '{both[0]}' is to be erased and to be kept.",
                 expected="distinct concepts, templates such as 'a picture of {}', and other prompts to keep.",
-                remedy="correct --concept, --template or --keep.",
+                remedy="correct --concept, --template or --keep; --add keeps what earlier increments erase.",
             )
         if len(self.anchors) not in (1, len(self.concepts)):
             raise InvalidInput(
